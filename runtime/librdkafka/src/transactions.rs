@@ -30,6 +30,8 @@ pub struct GroupMetadata(NonNull<sys::RawGroupMetadata>);
 
 // SAFETY: the object is plain data that nothing else refers to.
 unsafe impl Send for GroupMetadata {}
+// SAFETY: as above; nothing is changed through a reference.
+unsafe impl Sync for GroupMetadata {}
 
 impl Producer {
     /// Obtains the producer's id and epoch. Producers with the same `transactional.id` are fenced, and their open

@@ -22,6 +22,9 @@ use crate::librdkafka::{
 /// Timeout of the request that makes the producer discover its brokers before the first record.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The longest timeout of a response to a transactional producer: the client accepts at most five minutes.
+const RESPONSE_MAX: Duration = Duration::from_mins(1);
+
 /// The function that receives the deliveries of one handler, in the order of their reports, several at a time. An empty
 /// slice means that a closed topic accepts records again. The function runs on the delivery thread, which all handlers
 /// share, so it must return quickly.
@@ -215,7 +218,7 @@ impl Sink {
         properties.set("transaction.timeout.ms", spec.timeout.as_millis());
         // A record that is not acknowledged in time fails its transaction, which is repeated.
         properties.set("message.timeout.ms", spec.timeout.as_millis());
-        properties.set("socket.timeout.ms", spec.timeout.as_millis());
+        properties.set("socket.timeout.ms", spec.timeout.min(RESPONSE_MAX).as_millis());
         // The next transaction often begins while the brokers complete the one before. With the client's default of
         // 100 ms, every second transaction would take that long.
         properties.set("retry.backoff.ms", 5);

@@ -87,7 +87,7 @@ pub const DEAD_LETTER_UNACKED: StallReason = StallReason {
 pub const COMMIT_NOT_STORED: StallReason = StallReason {
     code: "commit_not_stored",
     meaning: "no event blocks the partition now, but the coordinator has not stored the offset",
-    remedy: "see `commit rejected` and `commit timed out` in the log; most causes end with a rebalance, or when the coordinator responds again",
+    remedy: "see `commit rejected`, `commit timed out` and `transaction aborted` in the log; most causes end with a rebalance, or when the coordinator responds again",
 };
 
 /// Reads fail.

@@ -1,5 +1,7 @@
 //! One attempt to run a transaction: begin, produce, wait for the acknowledgements, send the offsets, commit.
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SendError, sync_channel};
 use std::time::Duration;
 
 use keylane_core::AbortCause;
@@ -26,8 +28,19 @@ pub(super) struct Attempt<'p> {
     pub(super) reports: &'p Queue,
     /// When the attempt must have sent its offsets: before the brokers abort the transaction.
     pub(super) deadline: Deadline,
+    /// How long the call that sends the offsets may take.
+    pub(super) offsets_limit: Duration,
     /// Set when the process ends.
     pub(super) stop: &'p AtomicBool,
+}
+
+/// A transaction that was committed.
+#[derive(Debug)]
+pub(super) struct Committed {
+    /// Number of its records.
+    pub(super) records: usize,
+    /// Whether the producer can be used again: a repeated request of it could take effect in the next transaction.
+    pub(super) clean: bool,
 }
 
 /// Why an attempt failed.
@@ -48,26 +61,30 @@ pub(super) enum Cause {
     Call(&'static str, TransactionError),
     /// Not all records were acknowledged in time.
     TooSlow,
+    /// The call that sends the offsets does not return.
+    NoAnswer,
+    /// The system lacks a thread.
+    NoThread(String),
     /// The process ends.
     Stopped,
 }
 
 impl Attempt<'_> {
-    /// Runs the transaction. Returns the number of its records.
-    pub(super) fn run(&self, transaction: &Transaction) -> Result<usize, Failure> {
+    /// Runs the transaction.
+    pub(super) fn run(&self, transaction: &Transaction) -> Result<Committed, Failure> {
         let mut reports = Reports::default();
         let ended = self.publish(transaction, &mut reports);
         if let Err(cause) = ended {
             let clean = match &cause {
                 Cause::Call(_, error) => !error.fatal && !error.retriable && !is_ambiguous(error.code),
-                Cause::Record(..) | Cause::TooSlow => false,
-                Cause::Stopped => true,
+                Cause::Record(..) | Cause::TooSlow | Cause::NoAnswer => false,
+                Cause::NoThread(_) | Cause::Stopped => true,
             };
             let clean = clean && reports.all_acknowledged();
             return Err(Failure { cause, clean, commit_requested: false });
         }
         match self.commit(&mut reports) {
-            Ok(()) => Ok(reports.records()),
+            Ok(at_first_try) => Ok(Committed { records: reports.records(), clean: at_first_try }),
             Err(cause) => Err(Failure { cause, clean: false, commit_requested: true }),
         }
     }
@@ -86,10 +103,35 @@ impl Attempt<'_> {
             reports.serve(self.reports, POLL);
             self.check(reports)?;
         }
+        self.send_offsets(transaction)
+    }
+
+    /// Sends the offsets, on a thread of its own: the call may never return. The client caches the coordinator of the group
+    /// (`rdkafka_coord.c`), and requests wait for the cached broker, even if it has left the cluster. Such a call keeps
+    /// its producer. A new producer with the same id fences it, so a late request has no effect.
+    fn send_offsets(&self, transaction: &Transaction) -> Result<(), Cause> {
+        let (producer, group) = (self.producer.clone(), Arc::clone(&transaction.group));
         let offsets = list_of(&transaction.offsets);
-        self.producer
-            .send_offsets(&offsets, &transaction.group, OFFSETS_TIMEOUT)
-            .map_err(|error| Cause::Call("send offsets", error))
+        let (answer, answered) = sync_channel(1);
+        let call = move || {
+            // After the limit, nobody waits for the answer.
+            let _sent: Result<(), SendError<_>> =
+                answer.send(producer.send_offsets(&offsets, &group, OFFSETS_TIMEOUT));
+        };
+        std::thread::Builder::new()
+            .name("keylane-offsets".to_owned())
+            .spawn(call)
+            .map_err(|error| Cause::NoThread(error.to_string()))?;
+        let limit = Deadline::after(self.offsets_limit);
+        while !limit.is_over() {
+            if let Ok(result) = answered.recv_timeout(POLL) {
+                return result.map_err(|error| Cause::Call("send offsets", error));
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Err(Cause::Stopped);
+            }
+        }
+        Err(Cause::NoAnswer)
     }
 
     fn produce(&self, record: &SinkRecord<'_>, reports: &mut Reports) -> Result<(), Cause> {
@@ -144,14 +186,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// Commits. A commit that was begun can only be repeated until it is decided.
-    fn commit(&self, reports: &mut Reports) -> Result<(), Cause> {
+    /// Commits. A commit that was begun can only be repeated until it is decided. Returns whether the first call succeeded.
+    fn commit(&self, reports: &mut Reports) -> Result<bool, Cause> {
+        let mut at_first_try = true;
         loop {
             match self.producer.commit_transaction(CALL_TIMEOUT) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(at_first_try),
                 Err(error) if error.retriable && !error.fatal => {
+                    at_first_try = false;
                     reports.serve(self.reports, POLL);
-                    if self.stop.load(Ordering::Acquire) && self.deadline.is_over() {
+                    if self.stop.load(Ordering::Acquire) {
                         return Err(Cause::Stopped);
                     }
                 }
@@ -184,7 +228,7 @@ impl Cause {
                 }
                 _ => AbortCause::Other,
             },
-            Cause::Record(..) | Cause::Stopped => AbortCause::Other,
+            Cause::Record(..) | Cause::NoAnswer | Cause::NoThread(_) | Cause::Stopped => AbortCause::Other,
         }
     }
 
@@ -209,6 +253,8 @@ impl Cause {
             Cause::Record(topic, code) => format!("topic `{}`: {code}", name(*topic)),
             Cause::Call(call, error) => format!("{call}: {error}"),
             Cause::TooSlow => "not all records were acknowledged in time".to_owned(),
+            Cause::NoAnswer => "the client does not find the coordinator of the group".to_owned(),
+            Cause::NoThread(error) => error.clone(),
             Cause::Stopped => "the process ends".to_owned(),
         }
     }

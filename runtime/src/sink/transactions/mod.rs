@@ -59,7 +59,7 @@ pub struct Transaction {
     /// Offsets to store.
     pub offsets: Vec<TransactionOffset>,
     /// The membership that the offsets belong to, from the same moment as the offsets.
-    pub group: GroupMetadata,
+    pub group: Arc<GroupMetadata>,
 }
 
 /// One offset of a transaction.

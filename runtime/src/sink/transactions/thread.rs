@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Cause, Failure};
+use super::attempt::{Attempt, Cause, Committed, Failure};
 use super::{OnEvent, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec};
 use crate::librdkafka::{
     Deadline, END, ErrorCode, GroupMetadata, GroupReader, PartitionList, Producer, ProducerTopic, Properties,
@@ -20,6 +20,9 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of one read of offsets.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// A shorter refusal is not reported: after a restart with the same name, the brokers often complete the transaction of the
+/// predecessor first.
+const UNAVAILABLE_MIN: Duration = Duration::from_secs(2);
 /// The time before the brokers abort a transaction that is left for its offsets and its commit.
 const COMMIT_RESERVE: Duration = Duration::from_secs(2);
 
@@ -36,8 +39,10 @@ pub(super) struct ProducerOwner {
     on_event: OnEvent,
     stop: Arc<AtomicBool>,
     current: Option<Current>,
-    /// Whether the brokers were reported as not accepting the producer.
-    unavailable: bool,
+    /// When the brokers' refusal is worth a report, if they do not accept the producer.
+    unavailable: Option<Deadline>,
+    /// Whether it was reported.
+    reported: bool,
     reader: Option<GroupReader>,
     /// Whether the brokers were seen to reject the offsets of a stranger.
     fencing_tested: bool,
@@ -70,7 +75,8 @@ impl ProducerOwner {
             on_event,
             stop,
             current: None,
-            unavailable: false,
+            unavailable: None,
+            reported: false,
             reader: None,
             fencing_tested: false,
             fenced: Vec::new(),
@@ -105,10 +111,15 @@ impl ProducerOwner {
             topics: &current.topics,
             reports: &current.reports,
             deadline: Deadline::after(self.spec.timeout.saturating_sub(COMMIT_RESERVE)),
+            // The client limits the call by `socket.timeout.ms`, if it finds the coordinator.
+            offsets_limit: self.spec.timeout + COMMIT_RESERVE,
             stop: &self.stop,
         };
         let Failure { cause, clean, commit_requested } = match attempt.run(transaction) {
-            Ok(records) => {
+            Ok(Committed { records, clean }) => {
+                if !clean {
+                    self.current = None;
+                }
                 return Some(TransactionEvent::Committed { id: transaction.id, records });
             }
             Err(failure) => failure,
@@ -155,7 +166,8 @@ impl ProducerOwner {
         loop {
             match self.create() {
                 Ok(current) if self.init(&current.producer)? && self.is_tested(&current.producer)? => {
-                    if std::mem::take(&mut self.unavailable) {
+                    self.unavailable = None;
+                    if std::mem::take(&mut self.reported) {
                         (self.on_event)(TransactionEvent::Available);
                     }
                     self.current = Some(current);
@@ -229,7 +241,8 @@ impl ProducerOwner {
     }
 
     fn report_unavailable(&mut self, reason: String) {
-        if !std::mem::replace(&mut self.unavailable, true) {
+        let due = *self.unavailable.get_or_insert_with(|| Deadline::after(UNAVAILABLE_MIN));
+        if due.is_over() && !std::mem::replace(&mut self.reported, true) {
             (self.on_event)(TransactionEvent::Unavailable(reason));
         }
     }

@@ -6,6 +6,7 @@ mod read_back;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{
@@ -199,7 +200,7 @@ impl Transacting {
             return;
         }
         self.blocked.attempt(&records);
-        producer.run(Transaction { id, records, offsets: offsets.clone(), group });
+        producer.run(Transaction { id, records, offsets: offsets.clone(), group: Arc::new(group) });
         let claims = claims.to_vec();
         self.undecided = Some(Undecided { id, began: now, partitions, claims, offsets, before });
     }
