@@ -5,8 +5,9 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    AbortCause, Config, EffectClaim, Input, KeptEffect, LaneEnd, OutOfRange, Partition, PartitionStop,
-    ReadError, Reason, RebalanceId, RetryPolicy, SettleNumber, TransactionLimits, Verdict, codec,
+    AbortCause, Admission, Config, EffectClaim, Input, KeptEffect, LaneEnd, OutOfRange, Partition,
+    PartitionStop, ReadError, Reason, RebalanceId, RetryPolicy, SettleNumber, TransactionLimits, Verdict,
+    codec,
 };
 use shell::{P0, P1, REQUEST, SentTransaction, Shell};
 
@@ -271,4 +272,110 @@ fn an_excluded_partition_does_not_hold_the_others() {
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P1] });
     assert_eq!(shell.revoked, [[P1]], "nothing of it can be committed");
     assert_eq!(shell.kept, []);
+}
+
+#[test]
+fn a_revoke_during_a_drain_does_not_wait_longer_than_any_other() {
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    let deadline = shell.uptime + Duration::from_secs(10);
+    shell.give(Input::Drain { deadline });
+    assert_eq!(shell.transactions.len(), 1, "the drain waits for its last transaction");
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    shell.wait(Duration::from_secs(4));
+    assert_eq!(shell.revoked, [[P0]]);
+}
+
+#[test]
+fn dead_letters_of_events_without_a_call_are_kept_up_to_the_limit() {
+    let limits = TransactionLimits { kept_bytes: 3_000, ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0], 64);
+    let offsets: Vec<i64> = (0..10).collect();
+    shell.fetch_as(P0, &offsets, Admission::NoLaneKey);
+    assert_eq!(shell.kept.len(), 3);
+    while claimed(&shell.commit_transaction(), 0) != (10, vec![]) {
+        assert!(shell.kept.len() <= 3, "{:?}", shell.kept);
+        shell.wait(Duration::from_millis(150));
+    }
+}
+
+#[test]
+fn a_transaction_may_be_larger_if_its_set_fits_only_with_later_events() {
+    let limits = TransactionLimits { transaction_bytes: 150, ..TransactionLimits::default() };
+    let config = Config { metadata_limit: 0, ..transactional(limits) };
+    let mut shell = Shell::reading(config, &[P0], 64);
+    shell.fetch(P0, &[(0, 0)]);
+    let first = shell.calls.remove(0);
+    for offset in 1..4 {
+        emit(&mut shell, offset, 100);
+    }
+    shell.wait(Duration::from_millis(500));
+    assert!(shell.transactions.is_empty(), "no set fits");
+    shell.calls.push(first);
+    end_with_output(&mut shell, 100);
+    assert_eq!(claimed(&shell.commit_transaction(), 0), (4, vec![]));
+}
+
+#[test]
+fn a_partition_of_which_nothing_fits_does_not_hold_the_others() {
+    let limits = TransactionLimits { transaction_bytes: 150, ..TransactionLimits::default() };
+    let config = Config { metadata_limit: 0, ..transactional(limits) };
+    let mut shell = Shell::reading(config, &[P0, P1], 64);
+    shell.fetch(P0, &[(0, 0)]);
+    let _first = shell.calls.remove(0);
+    emit(&mut shell, 1, 100);
+    shell.fetch(P1, &[(0, 9)]);
+    end_with_output(&mut shell, 100);
+    let transaction = shell.commit_transaction();
+    assert_eq!(transaction.entries.iter().map(|entry| entry.partition).collect::<Vec<_>>(), [P1]);
+    shell.wait(Duration::from_secs(1));
+    assert!(shell.transactions.is_empty(), "a transaction claims something");
+}
+
+#[test]
+fn dropped_effects_make_room_for_reading() {
+    let limits = TransactionLimits { kept_bytes: 400, ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0, P1], 64);
+    emit(&mut shell, 0, 300);
+    emit(&mut shell, 1, 300);
+    shell.fetch(P1, &[(0, 9)]);
+    shell.reads.clear();
+    shell.wait(Duration::from_secs(1));
+    assert_eq!(shell.reads, []);
+    shell.give(Input::Lost { request: REQUEST, partitions: &[P0] });
+    assert_eq!(shell.reads, [P1]);
+}
+
+#[test]
+fn the_first_unsettled_event_of_a_held_partition_is_read() {
+    let limits = TransactionLimits { kept_bytes: 200, ..TransactionLimits::default() };
+    let mut set = String::new();
+    let identity = codec::Identity { topic_id: [0; 16], partition: 0, offset: 0 };
+    codec::Encoder::default().encode(&identity, [(5, 2)].into_iter(), 4096, &mut set);
+    let mut shell = Shell::new(Config { metadata_limit: 0, ..transactional(limits) });
+    shell.give(Input::CapacityAdded { calls: 4 });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.found_at(P0, (0, set.as_bytes()), (0, 12));
+    emit(&mut shell, 0, 300);
+    shell.reads.clear();
+    shell.fetch(P0, &[]);
+    shell.wait(Duration::from_millis(500));
+    assert!(shell.transactions.is_empty(), "the set of the former owner does not fit any more");
+    assert_eq!(shell.reads, [P0], "its gaps have to be closed");
+    shell.fetch(P0, &[(1, 1), (2, 2)]);
+    assert_eq!(shell.calls.iter().map(|call| call.rows.clone()).collect::<Vec<_>>(), [[(P0, 1)]]);
+}
+
+#[test]
+fn a_transaction_that_was_too_slow_is_followed_by_a_smaller_one() {
+    let mut shell = reading(&[P0]);
+    for offset in 0..4 {
+        emit(&mut shell, offset, 100);
+    }
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    assert_eq!(claimed(&transaction, 0), (4, vec![]));
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::TooSlow });
+    shell.wait(Duration::from_millis(150));
+    assert_eq!(claimed(&shell.transactions.remove(0), 0), (2, vec![]));
 }

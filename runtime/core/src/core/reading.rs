@@ -196,7 +196,9 @@ impl Core {
         let share = self.bytes_share();
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
-        let full = self.transactions.as_ref().is_some_and(Transactions::is_full);
+        // The set of a partition that is held becomes shorter only when its first unsettled event is read and settles.
+        let must_read = state.hold.is_some() && state.ledger.open() == 0;
+        let full = self.transactions.as_ref().is_some_and(Transactions::is_full) && !must_read;
         if state.phase != Phase::Active || state.reading.permitted || at_end || full {
             return; // once a transaction has made room for effects, the permission is decided again
         }

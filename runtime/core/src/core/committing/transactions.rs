@@ -301,6 +301,7 @@ impl Core {
             if hold != state.hold {
                 state.hold = hold;
                 self.lanes.set_barrier(index, state.barrier());
+                self.reads.to_decide.push(index);
             }
         }
     }
