@@ -81,7 +81,7 @@ impl World {
                 return self.feed(p, Input::LookupFailed { partition, transaction_open });
             }
         };
-        if part.ownership.is_none() {
+        if part.ownership.is_none() || self.is_transactional() {
             let of_log = |(offset, metadata): &&(i64, Vec<u8>)| {
                 !codec::is_of_another_topic(metadata, &self.identity(index, *offset))
             };

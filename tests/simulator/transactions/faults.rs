@@ -36,7 +36,6 @@ impl World {
         let known = committed.clone();
         if let Some(ownership) = self.processes[p].parts[index].ownership {
             self.saw(Seen::LookUpsInPlace);
-            self.processes[p].parts[index].floor = known.as_ref().map(|&(offset, _)| offset);
             if self.planted == Some(Planted::LedgerKept) {
                 *committed = Some(self.settled_in(p, index, ownership));
             }

@@ -11,6 +11,7 @@ impl World {
     pub(super) fn transaction_committed(&mut self, p: usize) {
         let Some(attempt) = self.processes[p].shell.producer.attempt.take() else { return };
         self.saw(Seen::TransactionsCommitted);
+        self.note(p, "transaction committed", None, -1, 0);
         self.processes[p].commit = None;
         for Entry { partition, ownership, through, offset, metadata, .. } in &attempt.entries {
             let process = &mut self.processes[p];
