@@ -379,3 +379,18 @@ fn a_transaction_that_was_too_slow_is_followed_by_a_smaller_one() {
     shell.wait(Duration::from_millis(150));
     assert_eq!(claimed(&shell.transactions.remove(0), 0), (2, vec![]));
 }
+
+#[test]
+fn a_set_beyond_the_end_of_the_log_is_looked_up_again() {
+    let mut set = String::new();
+    let identity = codec::Identity { topic_id: [0; 16], partition: 0, offset: 4 };
+    codec::Encoder::default().encode(&identity, [(2, 3)].into_iter(), 4096, &mut set);
+    let mut shell = Shell::new(transactional(TransactionLimits::default()));
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.lookups.clear();
+    shell.found_at(P0, (4, set.as_bytes()), (0, 6));
+    shell.wait(Duration::from_secs(1));
+    assert_eq!((shell.lookups.as_slice(), shell.partition_stops.len()), (&[P0][..], 0));
+    shell.found_at(P0, (4, set.as_bytes()), (0, 9));
+    assert_eq!(shell.core.committable_offset(P0), Some(4));
+}
