@@ -9,7 +9,7 @@ use keylane_core::AbortCause;
 use super::reports::Reports;
 use super::{Transaction, TransactionOffset};
 use crate::librdkafka::{
-    Deadline, ErrorCode, PartitionList, Producer, ProducerTopic, Queue, TransactionError,
+    Deadline, ErrorCode, GroupMetadata, PartitionList, Producer, ProducerTopic, Queue, TransactionError,
 };
 use crate::sink::errors::{BatchError, classify, is_about_the_record};
 use crate::sink::{SinkRecord, SinkTopic};
@@ -106,32 +106,10 @@ impl Attempt<'_> {
         self.send_offsets(transaction)
     }
 
-    /// Sends the offsets, on a thread of its own: the call may never return. The client caches the coordinator of the group
-    /// (`rdkafka_coord.c`), and requests wait for the cached broker, even if it has left the cluster. Such a call keeps
-    /// its producer. A new producer with the same id fences it, so a late request has no effect.
     fn send_offsets(&self, transaction: &Transaction) -> Result<(), Cause> {
-        let (producer, group) = (self.producer.clone(), Arc::clone(&transaction.group));
-        let offsets = list_of(&transaction.offsets);
-        let (answer, answered) = sync_channel(1);
-        let call = move || {
-            // After the limit, nobody waits for the answer.
-            let _sent: Result<(), SendError<_>> =
-                answer.send(producer.send_offsets(&offsets, &group, OFFSETS_TIMEOUT));
-        };
-        std::thread::Builder::new()
-            .name("keylane-offsets".to_owned())
-            .spawn(call)
-            .map_err(|error| Cause::NoThread(error.to_string()))?;
-        let limit = Deadline::after(self.offsets_limit);
-        while !limit.is_over() {
-            if let Ok(result) = answered.recv_timeout(POLL) {
-                return result.map_err(|error| Cause::Call("send offsets", error));
-            }
-            if self.stop.load(Ordering::Acquire) {
-                return Err(Cause::Stopped);
-            }
-        }
-        Err(Cause::NoAnswer)
+        let (offsets, group) = (list_of(&transaction.offsets), Arc::clone(&transaction.group));
+        let sent = send_offsets(self.producer, offsets, group, (self.offsets_limit, self.stop))?;
+        sent.map_err(|error| Cause::Call("send offsets", error))
     }
 
     fn produce(&self, record: &SinkRecord<'_>, reports: &mut Reports) -> Result<(), Cause> {
@@ -258,6 +236,37 @@ impl Cause {
             Cause::Stopped => "the process ends".to_owned(),
         }
     }
+}
+
+/// Sends offsets, on a thread of its own: the call may never return. The client caches the coordinator of the group
+/// (`rdkafka_coord.c`), and requests wait for the cached broker, even if it has left the cluster. Such a call keeps its
+/// producer. A new producer with the same id fences it, so a late request has no effect. An error: the call has not
+/// returned.
+pub(super) fn send_offsets(
+    producer: &Producer,
+    offsets: PartitionList,
+    group: Arc<GroupMetadata>,
+    (limit, stop): (Duration, &AtomicBool),
+) -> Result<Result<(), TransactionError>, Cause> {
+    let producer = producer.clone();
+    let (answer, answered) = sync_channel(1);
+    let call = move || {
+        // After the limit, nobody waits for the answer.
+        let _sent: Result<(), SendError<_>> =
+            answer.send(producer.send_offsets(&offsets, &group, OFFSETS_TIMEOUT));
+    };
+    let thread = std::thread::Builder::new().name("keylane-offsets".to_owned());
+    thread.spawn(call).map_err(|error| Cause::NoThread(error.to_string()))?;
+    let limit = Deadline::after(limit);
+    while !limit.is_over() {
+        if let Ok(result) = answered.recv_timeout(POLL) {
+            return Ok(result);
+        }
+        if stop.load(Ordering::Acquire) {
+            return Err(Cause::Stopped);
+        }
+    }
+    Err(Cause::NoAnswer)
 }
 
 /// Returns whether a request with this error may still be in the network, or may have been applied.

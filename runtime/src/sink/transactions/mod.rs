@@ -19,7 +19,7 @@ use std::ffi::CString;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ use super::{Sink, SinkTopic};
 use crate::librdkafka::{ErrorCode, GroupMetadata, Properties};
 
 pub use batch::{RecordBatch, packed_bytes};
+
+/// How long the end of a handler waits for the abort of an open transaction.
+const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// The parameters of a transactional producer.
 #[derive(Clone, Debug)]
@@ -128,6 +131,8 @@ pub struct TransactionalProducer {
     requests: Option<SyncSender<Transaction>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// Closed when the thread ends.
+    ended: Receiver<()>,
 }
 
 impl TransactionalProducer {
@@ -141,10 +146,13 @@ impl TransactionalProducer {
         let (requests, received) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let mut owner = thread::ProducerOwner::new(sink, spec, on_event, Arc::clone(&stop));
-        let thread = std::thread::Builder::new()
-            .name("keylane-transactions".to_owned())
-            .spawn(move || owner.run(&received))?;
-        Ok(TransactionalProducer { requests: Some(requests), stop, thread: Some(thread) })
+        let (running, ended) = sync_channel(0);
+        let thread =
+            std::thread::Builder::new().name("keylane-transactions".to_owned()).spawn(move || {
+                let _running: SyncSender<()> = running;
+                owner.run(&received);
+            })?;
+        Ok(TransactionalProducer { requests: Some(requests), stop, thread: Some(thread), ended })
     }
 
     /// Runs a transaction. The one before it has ended.
@@ -161,6 +169,11 @@ impl Drop for TransactionalProducer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.requests = None;
+        if self.ended.recv_timeout(STOP_MAX) == Err(RecvTimeoutError::Timeout) {
+            // The brokers abort its transaction, and the end of the process ends the thread.
+            tracing::warn!("transactional producer not stopped in time");
+            return;
+        }
         if let Some(thread) = self.thread.take()
             && let Err(panic) = thread.join()
         {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Cause, Committed, Failure};
+use super::attempt::{Attempt, Cause, Committed, Failure, send_offsets};
 use super::{OnEvent, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec};
 use crate::librdkafka::{
     Deadline, END, ErrorCode, GroupMetadata, GroupReader, PartitionList, Producer, ProducerTopic, Properties,
@@ -210,8 +210,16 @@ impl ProducerOwner {
         let Some(stranger) = GroupMetadata::of_stranger(&self.spec.group) else { return Ok(false) };
         let mut offsets = PartitionList::with_capacity(1);
         offsets.push(&self.spec.fencing_topic, 0, 0);
-        let sent = producer.begin_transaction();
-        let sent = sent.and_then(|()| producer.send_offsets(&offsets, &stranger, READ_TIMEOUT));
+        let limits = (self.spec.timeout + COMMIT_RESERVE, &*self.stop);
+        let sent = match producer.begin_transaction() {
+            Ok(()) => send_offsets(producer, offsets, Arc::new(stranger), limits),
+            Err(error) => Ok(Err(error)),
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(Cause::Stopped) => return Err(InitError::Stopped),
+            Err(_) => return Ok(false),
+        };
         let is_aborted = producer.abort_transaction(INIT_TIMEOUT).is_ok();
         match is_rejected_stranger(&sent) {
             Some(true) => {

@@ -206,7 +206,9 @@ impl Core {
         transactions.kept_bytes -= state.unclaimed.claim(claimed.claim.through);
         transactions.unclaimed -= before - state.unclaimed.len() as u64;
         state.commit.claimed_through = state.commit.claimed_through.max(claimed.claim.through);
-        transactions.record_commit();
+        if !self.committer.commit.is_in_flight() {
+            transactions.record_commit(); // once, with the last of its partitions
+        }
         if was_full && !transactions.is_full() {
             self.reads.to_decide.extend(self.partitions.indexes());
         }
