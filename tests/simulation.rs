@@ -88,8 +88,9 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::LedgerPrefix
         | Planted::ProducerKept
         | Planted::EffectsDroppedOnAbort
-        | Planted::AmbiguousIsAbort
         | Planted::ForeignWitness => &["T2 effects and claims", "T1 once"],
+        // The effects are published again, after later ones of their lane.
+        Planted::AmbiguousIsAbort => &["T2 effects and claims", "T1 once", "T6 settle order"],
         Planted::AmbiguousIsCommit => &["T2 effects and claims", "T1 once", "I-start"],
         Planted::ClaimShrinks => &["T2 claims grow"],
         Planted::EffectlessLeftOut => &["T2 left out"],

@@ -77,8 +77,10 @@ impl Core {
 
     pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
         let again_at = self.now.uptime + LOOKUP_PAUSE;
+        let now = self.now.uptime;
         let is_transactional = self.transactions.is_some();
         let Some((index, lookup)) = self.lookup_mut(id) else { return };
+        let may_repeat = is_transactional && now < lookup.since + 2 * LOOKUP_PAUSE;
         // An offset below one that an earlier lookup returned is a late commit of an older owner.
         let same_topic = lookup.partial.filter(|partial| partial.topic_id == start.topic_id);
         let known = same_topic.and_then(|partial| partial.committed);
@@ -97,13 +99,14 @@ impl Core {
             log_start: start.log_start,
             topic_id: start.topic_id,
         };
-        // The end of the log may be older than the set: the former owner has read on, and has committed since.
+        // The end of the log may be older than the set: the former owner has read on, and has committed since. If the next
+        // lookups find the same, the set is not of this log, and the partition stops.
         let ends_before_set = |log_end| {
             let decoded = |log_end| codec::decode(metadata, &identity, log_end).is_some();
             decoded(i64::MAX) && !decoded(log_end)
         };
         match start.log_end {
-            Some(log_end) if is_transactional && !of_other_topic && ends_before_set(log_end) => {
+            Some(log_end) if may_repeat && !of_other_topic && ends_before_set(log_end) => {
                 lookup.again_at = Some(again_at);
             }
             Some(log_end) => self.begin_ownership(index, partial, metadata, Some(log_end)),
