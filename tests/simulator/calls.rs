@@ -263,15 +263,12 @@ impl World {
         let lengths = self.processes[p].calls[&key].lanes.clone();
         let lanes: Vec<_> = lengths.iter().map(|&done| LaneEnd { done, verdict: None }).collect();
         self.note(p, "stale result", None, -1, i64::from(had_outputs));
-        self.feed(
-            p,
-            Input::CallEnded {
-                call: id,
-                lanes: &lanes,
-                with_outputs: &[],
-                output_bytes: &[],
-                took: Duration::ZERO,
-            },
-        );
+        self.end_without_outputs(p, id, &lanes);
+    }
+
+    /// Reports a result without outputs.
+    pub(super) fn end_without_outputs(&mut self, p: usize, call: CallId, lanes: &[LaneEnd]) {
+        let took = Duration::ZERO;
+        self.feed(p, Input::CallEnded { call, lanes, with_outputs: &[], output_bytes: &[], took });
     }
 }

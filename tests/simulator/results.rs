@@ -84,16 +84,7 @@ impl World {
                 .map(|_| LaneEnd { done: 0, verdict: Some(Verdict::Retry { after: None }) })
                 .collect();
             self.quarantine_rows(p, id, rows, None);
-            self.feed(
-                p,
-                Input::CallEnded {
-                    call: id,
-                    lanes: &lanes,
-                    with_outputs: &[],
-                    output_bytes: &[],
-                    took: Duration::ZERO,
-                },
-            );
+            self.end_without_outputs(p, id, &lanes);
             return;
         }
         // Some guests are called once per event. Then the failing row is known, and the rows before

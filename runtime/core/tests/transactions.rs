@@ -159,7 +159,7 @@ fn while_too_many_effects_are_kept_no_call_begins_and_nothing_is_read() {
             shell.commit_transaction();
         }
     }
-    assert_eq!(shell.reads, [P0], "reading goes on, too");
+    assert_eq!(shell.reads, [P0], "reading continues, too");
 }
 
 #[test]

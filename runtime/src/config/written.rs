@@ -182,8 +182,9 @@ pub(super) struct Log {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Runtime {
     /// Memory for events: one half for prefetched events, the other for queued and running ones. Queued outputs may use
-    /// additional memory up to the size of the second half. At that limit no new calls start. Guest memory is also
-    /// additional: see `memory` of a handler.
+    /// additional memory up to the size of the second half. At that limit no new calls start. With `delivery =
+    /// "transactional"`, they are kept in half of the second half instead, until their transaction is committed. Guest
+    /// memory is also additional: see `memory` of a handler.
     pub(super) memory_budget: HumanSize,
     /// Threads that run guests. By default one per core.
     #[schemars(range(min = *ranges::WORKERS.start(), max = *ranges::WORKERS.end()))]

@@ -60,7 +60,7 @@ impl World {
         self.brokers.claimed[index] = Coverage::up_to(to);
     }
 
-    /// The partition has stopped because nobody can tell what is committed beyond its offset. An operator accepts that
+    /// The partition has stopped because its completed set can't be read. An operator accepts that
     /// events are repeated.
     pub(crate) fn accept_offset(&mut self, index: usize) {
         self.saw(Seen::SetsUnreadable);

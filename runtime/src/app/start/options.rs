@@ -95,10 +95,8 @@ pub(in crate::app) fn transaction_spec(
     let instance = handler.group_instance_id.as_ref().or(config.runtime.instance.as_ref());
     let is_named = instance.is_some();
     // Without a name that a restart keeps, every start has its own.
-    let instance = instance.map_or_else(
-        || format!("{:016x}", RandomState::new().hash_one(std::process::id())),
-        |instance| instance.replace('/', "-"),
-    );
+    let instance = instance
+        .map_or_else(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())), Clone::clone);
     let source = source_spec(config, handler, access, false);
     Some(TransactionSpec {
         handler: name.clone(),

@@ -25,7 +25,7 @@ pub(super) enum ReadBack {
 /// Decides by the witnesses: the partitions whose ownership is open, and that the transaction changes.
 pub(super) fn decide<'a>(partitions: impl Iterator<Item = Witness<'a>>) -> ReadBack {
     let mut decided = None;
-    for Witness { before, sent, stored, .. } in partitions.filter(Witness::can_tell) {
+    for Witness { before, sent, stored, .. } in partitions.filter(Witness::decides) {
         let found = if is(stored, sent) {
             ReadBack::Committed
         } else if stored == before {
@@ -41,7 +41,7 @@ pub(super) fn decide<'a>(partitions: impl Iterator<Item = Witness<'a>>) -> ReadB
 }
 
 impl Witness<'_> {
-    fn can_tell(&self) -> bool {
+    fn decides(&self) -> bool {
         self.is_open && !is(self.before, self.sent)
     }
 }
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(
             case(&[&closed, &unchanged]),
             ReadBack::Aborted,
-            "nobody can tell, and nothing depends on it"
+            "no partition decides, and nothing depends on it"
         );
     }
 }
