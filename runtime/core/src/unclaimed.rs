@@ -103,11 +103,13 @@ impl Claims<'_> {
         self.withheld.first().map_or(committable, |&first| first.min(committable))
     }
 
+    /// Returns the ledger, if nothing is withheld: its runs are those of the claims, and need not be collected.
+    pub(crate) fn whole_ledger(&self) -> Option<&Ledger> {
+        self.withheld.is_empty().then_some(self.ledger)
+    }
+
     /// Returns the runs beyond [`Claims::offset`], as [`Ledger::runs`] does.
     pub(crate) fn runs(&self) -> Vec<(u64, u64)> {
-        if self.withheld.is_empty() {
-            return self.ledger.runs().collect();
-        }
         let mut runs = Vec::new();
         let mut withheld = self.withheld.iter().copied().peekable();
         let mut claimed_to = self.offset();

@@ -110,8 +110,8 @@ impl CommitInFlight {
     }
 
     /// Appends a set to the metadata. Returns the number of offsets that it claims.
-    pub(super) fn encode(&mut self, identity: &Identity, runs: Vec<(u64, u64)>) -> u64 {
-        self.encoder.encode(identity, runs.into_iter(), self.metadata_limit, &mut self.metadata)
+    pub(super) fn encode(&mut self, identity: &Identity, runs: impl Iterator<Item = (u64, u64)>) -> u64 {
+        self.encoder.encode(identity, runs, self.metadata_limit, &mut self.metadata)
     }
 
     pub(super) fn metadata_length(&self) -> usize {

@@ -424,8 +424,12 @@ impl CommitInFlight {
 
     /// Appends the set of these claims to the metadata. Returns whether all of it fits.
     fn encode_all(&mut self, state: &PartitionState, claims: &Claims<'_>) -> bool {
+        let identity = state.identity(claims.offset());
+        if let Some(ledger) = claims.whole_ledger() {
+            return self.encode(&identity, ledger.runs()) == ledger.completed_beyond();
+        }
         let runs = claims.runs();
         let total: u64 = runs.iter().map(|(_, settled)| settled).sum();
-        self.encode(&state.identity(claims.offset()), runs) == total
+        self.encode(&identity, runs.into_iter()) == total
     }
 }
