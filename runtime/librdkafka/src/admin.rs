@@ -35,6 +35,8 @@ pub struct NewTopic {
     pub name: CString,
     /// The number of partitions; `None`: the broker's default.
     pub partitions: Option<i32>,
+    /// Names and values of its configuration; the others have the brokers' defaults.
+    pub configs: &'static [(&'static CStr, &'static CStr)],
 }
 
 /// The broker that receives admin requests about topics.
@@ -226,7 +228,16 @@ impl RawNewTopic {
                 ErrorText::SIZE,
             )
         };
-        if ptr::eq(raw, ptr::null_mut()) { Err(error.text()) } else { Ok(RawNewTopic(raw)) }
+        if ptr::eq(raw, ptr::null_mut()) {
+            return Err(error.text());
+        }
+        let raw = RawNewTopic(raw);
+        for (name, value) in topic.configs {
+            // SAFETY: the topic is live; name and value are copied.
+            let code = unsafe { sys::rd_kafka_NewTopic_set_config(raw.0, name.as_ptr(), value.as_ptr()) };
+            ErrorCode(code).into_result().map_err(|code| code.to_string())?;
+        }
+        Ok(raw)
     }
 }
 

@@ -181,7 +181,8 @@ impl<'a> StartupRequests<'a> {
                 Ok(TopicsState::Failed(topic, code)) => return Err(role.error(topic, code)),
                 Ok(TopicsState::Missing(missing)) => match (created, partitions) {
                     (None, Some(partitions)) => {
-                        let new = |name: CString| NewTopic { partitions: partitions(&name), name };
+                        let new =
+                            |name: CString| NewTopic { partitions: partitions(&name), name, configs: &[] };
                         let new: Vec<NewTopic> = missing.into_iter().map(new).collect();
                         self.run(move |client, timeout| create_topics(client, &new, timeout))?
                             .map_err(StartupError::TopicNotCreated)?;

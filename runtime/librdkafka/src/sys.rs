@@ -7,7 +7,9 @@ use std::ffi::{c_char, c_int, c_void};
 
 use rdkafka_sys as _;
 
+mod new_topics;
 mod transactions;
+pub(super) use new_topics::*;
 pub(super) use transactions::*;
 
 /// A type of the library that is used only behind pointers.
@@ -411,14 +413,6 @@ unsafe extern "C" {
     ) -> *mut *const c_void;
     pub(super) fn rd_kafka_Uuid_most_significant_bits(id: *const Uuid) -> i64;
     pub(super) fn rd_kafka_Uuid_least_significant_bits(id: *const Uuid) -> i64;
-    pub(super) fn rd_kafka_NewTopic_new(
-        topic: *const c_char,
-        partitions: c_int,
-        replication_factor: c_int,
-        errstr: *mut c_char,
-        errstr_size: usize,
-    ) -> *mut TopicToCreate;
-    pub(super) fn rd_kafka_NewTopic_destroy(topic: *mut TopicToCreate);
     pub(super) fn rd_kafka_CreateTopics(
         rk: *mut Kafka,
         topics: *mut *mut TopicToCreate,

@@ -24,7 +24,7 @@ pub struct TransactionError {
 }
 
 /// A member of a group in one generation. The coordinator accepts offsets only from its current members and for the
-/// current generation, except if the generation is −1: such metadata is never returned.
+/// current generation, except if the generation is −1: see [`GroupMetadata::of_no_member`].
 #[derive(Debug)]
 pub struct GroupMetadata(NonNull<sys::RawGroupMetadata>);
 
@@ -99,6 +99,21 @@ impl GroupMetadata {
                 group.as_ptr(),
                 i32::MAX,
                 member.as_ptr(),
+                ptr::null(),
+            )
+        };
+        NonNull::new(raw).map(GroupMetadata)
+    }
+
+    /// Creates the metadata of a client that is no member of the group. Whether the group has members is not checked by the
+    /// coordinator, so the caller does.
+    pub fn of_no_member(group: &CStr) -> Option<GroupMetadata> {
+        // SAFETY: as above.
+        let raw = unsafe {
+            sys::rd_kafka_consumer_group_metadata_new_with_genid(
+                group.as_ptr(),
+                -1,
+                c"".as_ptr(),
                 ptr::null(),
             )
         };
