@@ -2,6 +2,7 @@
 
 use crate::bindings::{Batch, LaneFailure, Results};
 use crate::columns::{ColumnReader, HeaderRows};
+use crate::state::{LaneStates, State};
 use crate::{Effects, Event, Result};
 
 /// Calls `handle` for each row. A lane stops at its first failure, whose outputs are rolled back; the
@@ -9,6 +10,29 @@ use crate::{Effects, Event, Result};
 pub fn run<H>(batch: &Batch, mut handle: H) -> Results
 where
     H: FnMut(&Event<'_>, &mut Effects) -> Result,
+{
+    run_lanes(batch, |_, event, effects| handle(event, effects))
+}
+
+/// Does the same with the state of each lane, which the rows of a lane pass on. A change of the state by a row that
+/// fails is rolled back, too. Called by the code that `keyed_handler!` generates.
+pub fn run_keyed<T, H>(batch: &Batch, mut handle: H) -> Results
+where
+    T: State,
+    H: FnMut(&Event<'_>, &mut Option<T>, &mut Effects) -> Result,
+{
+    let mut states = LaneStates::new(batch.states.as_ref());
+    let results = run_lanes(batch, |lane, event, effects| {
+        handle(event, states.before_row(lane)?, effects)?;
+        states.row_is_done()
+    });
+    Results { states: states.into_changes(), ..results }
+}
+
+/// Calls `handle` for each row, with the number of its lane.
+fn run_lanes<H>(batch: &Batch, mut handle: H) -> Results
+where
+    H: FnMut(u32, &Event<'_>, &mut Effects) -> Result,
 {
     let mut rows = Rows::new(batch);
     let mut effects = Effects::new();
@@ -24,7 +48,7 @@ where
                 continue;
             }
             let mark = effects.begin(row);
-            match handle(&event, &mut effects) {
+            match handle(lane, &event, &mut effects) {
                 Ok(()) => lane_done += 1,
                 Err(failure) => {
                     effects.roll_back(&mark);

@@ -22,6 +22,6 @@ wit_bindgen::generate!({
 });
 
 pub use exports::keylane::handler::batch_handler::{
-    Batch, BytesColumn, Guest, HeaderColumns, LaneFailure, OutputColumns, Results,
+    Batch, BytesColumn, Guest, HeaderColumns, LaneFailure, OutputColumns, Results, StateChanges,
 };
 pub use keylane::handler::types::{Failure, Retry};

@@ -25,14 +25,17 @@
 //! `cargo build --release --target wasm32-wasip2`. `cargo test` runs it natively, without WebAssembly
 //! and without a broker: see [`testing`].
 //!
+//! A handler can keep a state for each key: see [`keyed_handler!`] and [`State`].
+//!
 //! With the feature `http` a handler may send HTTP requests: see `http`.
 //!
 //! # Map of this crate
 //!
 //! A batch arrives as columns. `columns` splits them into rows, [`Event`] is the view of one row, and
 //! `batch` has the loop that calls the handler row by row and stops a lane at its first failure.
-//! [`Effects`] collects the columns of the result, with a mark to roll back to. `bindings` is
-//! generated from `wit/handler.wit`, interface `batch-handler`; [`handler!`] connects it to the loop.
+//! [`Effects`] collects the columns of the result, with a mark to roll back to, and `state` those of changed states.
+//! `bindings` is generated from `wit/handler.wit`, interface `batch-handler`; [`handler!`] and [`keyed_handler!`]
+//! connect it to the loop.
 
 mod batch;
 #[doc(hidden)]
@@ -44,14 +47,18 @@ mod export;
 mod failure;
 #[cfg(feature = "http")]
 pub mod http;
+mod state;
 pub mod testing;
 
 pub use effects::{Effects, OptionalBytes, Output};
 pub use event::{Event, Header, Headers};
 pub use failure::{Failure, OrFail, Result, reject, retry, retry_after};
+pub use state::{Bytes, State};
 
 #[doc(hidden)]
-pub use batch::run;
+pub use batch::{run, run_keyed};
+#[doc(hidden)]
+pub use export::check_keyed_handler;
 
 /// The code blocks of the README are compiled and run like those of this documentation.
 #[cfg(doctest)]

@@ -19,16 +19,39 @@
 //! ```
 //!
 //! [`TestEvent::run`] uses the same columns and the same loop as a component.
+//!
+//! For a handler with state, [`States`] has the states of all keys and passes them on from event to event:
+//!
+//! ```
+//! use keylane_sdk::testing::{self, States};
+//! use keylane_sdk::{Effects, Event, Result};
+//!
+//! fn count(_: &Event<'_>, state: &mut Option<u64>, _: &mut Effects) -> Result {
+//!     *state.get_or_insert(0) += 1;
+//!     Ok(())
+//! }
+//!
+//! let mut states = States::new();
+//! for key in ["a", "b", "a"] {
+//!     testing::event().key(key).run_keyed(&mut states, count).outputs();
+//! }
+//! assert_eq!(states.get("a"), Some(2));
+//! assert_eq!(states.get::<u64>("c"), None);
+//! ```
+
+mod states;
 
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::bindings::{Batch, BytesColumn, HeaderColumns, OutputColumns};
+use crate::bindings::{Batch, BytesColumn, HeaderColumns, OutputColumns, Results};
 use crate::columns::{ColumnReader, EMPTY, HeaderRows, push};
 use crate::effects::OptionalBytes;
 use crate::event::NO_TIMESTAMP;
-use crate::{Effects, Event, Failure, Result};
+use crate::{Effects, Event, Failure, Result, State};
+
+pub use states::States;
 
 /// Creates an event without key, value and headers, the first of its partition, in its first attempt.
 pub fn event() -> TestEvent {
@@ -131,14 +154,27 @@ impl TestEvent {
 
     /// Runs the handler on this event.
     pub fn run(self, handle: impl FnMut(&Event<'_>, &mut Effects) -> Result) -> Verdict {
-        let results = crate::run(&self.into_batch(), handle);
-        match results.failures.into_iter().next() {
-            None => Verdict::Done(results.outputs.as_ref().map(read_outputs).unwrap_or_default()),
-            Some(failed) => match failed.failure.into() {
-                Failure::Retry { reason, after } => Verdict::Retry { reason, after },
-                Failure::Reject { reason } => Verdict::Reject { reason },
-            },
+        Verdict::of(crate::run(&self.into_batch(), handle))
+    }
+
+    /// Runs a handler with state on this event. The state is that of the event's key; if the event is done, it is
+    /// replaced by the new one.
+    pub fn run_keyed<T: State>(
+        self,
+        states: &mut States,
+        handle: impl FnMut(&Event<'_>, &mut Option<T>, &mut Effects) -> Result,
+    ) -> Verdict {
+        let key = self.key.clone();
+        let mut batch = self.into_batch();
+        let mut column = EMPTY;
+        push(&mut column, states.bytes(&key));
+        batch.states = Some(column);
+        let mut results = crate::run_keyed(&batch, handle);
+        if let Some(changes) = results.states.take() {
+            let state = ColumnReader::new(&changes.values).read();
+            states.set_bytes(&key, state);
         }
+        Verdict::of(results)
     }
 
     fn into_batch(self) -> Batch {
@@ -222,6 +258,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Returns the verdict in the results of one event.
+    fn of(results: Results) -> Self {
+        match results.failures.into_iter().next() {
+            None => Self::Done(results.outputs.as_ref().map(read_outputs).unwrap_or_default()),
+            Some(failed) => match failed.failure.into() {
+                Failure::Retry { reason, after } => Self::Retry { reason, after },
+                Failure::Reject { reason } => Self::Reject { reason },
+            },
+        }
+    }
+
     /// Returns the outputs of an event that is done.
     ///
     /// # Panics

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::run;
+use super::{run, run_keyed};
 use crate::bindings::{Batch, BytesColumn, Failure, HeaderColumns, Results, Retry};
 use crate::columns::{ColumnReader, EMPTY, push};
-use crate::{Effects, Event, Header, Result, reject, retry_after};
+use crate::{Bytes, Effects, Event, Header, Result, reject, retry_after};
 
 type Row<'a> = (Option<&'a str>, Option<&'a str>);
 
@@ -61,6 +61,73 @@ fn conformance() {
     assert_eq!(texts(&outputs.values), [Some("a0"), Some("a1"), Some("b0")]);
     assert!(outputs.headers.is_none());
     assert!(results.states.is_none());
+}
+
+/// The same case with states: each lane's state is the concatenation of its values. The first lane has none before, the
+/// second has one, and that of the third is empty.
+#[test]
+fn conformance_with_states() {
+    let mut batch = batch(&LANES);
+    let mut states = EMPTY;
+    for state in [None, Some(&b"old"[..]), Some(b"")] {
+        push(&mut states, state);
+    }
+    batch.states = Some(states);
+    let results = run_keyed(&batch, |event, state: &mut Option<Bytes>, effects| {
+        let value = event.value().unwrap_or_default();
+        state.get_or_insert_default().0.extend_from_slice(value);
+        let Some(key) = event.key() else { return reject("no key") };
+        if event.value().is_some() {
+            effects.emit("totals").key(key).value(state.as_ref().map_or(&[][..], |state| &state.0));
+        }
+        Ok(())
+    });
+    assert_eq!(results.done, [2, 1, 1]);
+    assert_eq!(failures(&results), [(1, "reject: no key".to_owned())]);
+    let outputs = results.outputs.expect("there are outputs");
+    assert_eq!(outputs.causes, [0, 1, 2]);
+    assert_eq!(texts(&outputs.values), [Some("a0"), Some("a0a1"), Some("oldb0")]);
+    let changes = results.states.expect("two states changed");
+    assert_eq!(changes.lanes, [0, 1], "the empty state of the third lane is the same as before");
+    assert_eq!(texts(&changes.values), [Some("a0a1"), Some("oldb0")]);
+}
+
+/// An event of each kind of change: from absent to empty, deleted, changed and changed back.
+#[test]
+fn only_states_whose_bytes_differ_are_returned() {
+    let row = |value| (Some("k"), Some(value));
+    let mut batch = batch(&[
+        &[row("")],
+        &[row("delete")],
+        &[row("x"), row("old")],
+        &[row("x"), row("y"), row("delete")],
+        &[row("delete")],
+    ]);
+    let mut states = EMPTY;
+    for state in [None, Some(&b"old"[..]), Some(b"old"), Some(b"old"), None] {
+        push(&mut states, state);
+    }
+    batch.states = Some(states);
+    let results = run_keyed(&batch, |event, state, _| {
+        let value = event.text()?;
+        *state = (value != "delete").then(|| Bytes(value.into()));
+        Ok(())
+    });
+    let changes = results.states.expect("states changed");
+    assert_eq!(changes.lanes, [0, 1, 3]);
+    assert_eq!(texts(&changes.values), [Some(""), None, None]);
+    assert!(changes.values.data.is_empty());
+}
+
+/// A handler with state must not run as if every state was absent.
+#[test]
+fn without_a_configured_state_every_lane_is_retried() {
+    let results = run_keyed(&batch(&LANES), |_, _: &mut Option<Bytes>, _| reject("it must not be called"));
+    assert_eq!(results.done, [0, 0, 0]);
+    let reasons = failures(&results);
+    assert_eq!(reasons.len(), 3);
+    let reason = "retry after None: the handler needs a state: add `delivery = \"transactional\"`";
+    assert!(reasons[0].1.starts_with(reason), "{reasons:?}");
 }
 
 #[test]

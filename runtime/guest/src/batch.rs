@@ -15,10 +15,13 @@ pub(super) const ABSENT: i32 = -1;
 /// The events of one call: one topic, one attempt number, grouped by lane.
 #[derive(Debug)]
 pub struct Batch {
-    /// The argument of the guest call. Its `headers` are set only if a row has headers.
+    /// The argument of the guest call. Its `headers` are set only if a row has headers, its `states` only if a state was
+    /// pushed.
     columns: wit::Batch,
     /// The header columns, kept here while no row has headers.
     spare_headers: wit::HeaderColumns,
+    /// The states, kept here while none was pushed.
+    spare_states: wit::BytesColumn,
     /// Rows pushed since the last lane ended.
     open_rows: u32,
 }
@@ -41,6 +44,7 @@ impl Batch {
                 states: None,
             },
             spare_headers: wit::HeaderColumns { counts: Vec::new(), names: column(), values: column() },
+            spare_states: column(),
             open_rows: 0,
         }
     }
@@ -64,6 +68,10 @@ impl Batch {
         self.spare_headers.counts.clear();
         clear(&mut self.spare_headers.names);
         clear(&mut self.spare_headers.values);
+        if let Some(states) = columns.states.take() {
+            self.spare_states = states;
+        }
+        clear(&mut self.spare_states);
         self.open_rows = 0;
     }
 
@@ -104,6 +112,21 @@ impl Batch {
         debug_assert!(self.open_rows > 0, "a lane of a call has at least one row");
         self.columns.lanes.push(self.open_rows);
         self.open_rows = 0;
+    }
+
+    /// Adds the state of the next lane, which is the state before the lane's first row in this call. `None`: the lane has
+    /// no state, which differs from an empty one. For a handler with state, this is called once for each lane, in the
+    /// order of the lanes, after all rows were pushed.
+    pub fn push_state(&mut self, state: Option<&[u8]>) {
+        let spare = &mut self.spare_states;
+        let states = self.columns.states.get_or_insert_with(|| std::mem::replace(spare, column()));
+        debug_assert!(states.lengths.len() < self.columns.lanes.len(), "one state per lane, after the rows");
+        push(states, state);
+    }
+
+    /// Returns the number of lanes whose state was pushed: 0, or as many as there are lanes.
+    pub fn states(&self) -> usize {
+        self.columns.states.as_ref().map_or(0, |states| states.lengths.len())
     }
 
     /// Returns the topic of all rows.
@@ -237,5 +260,46 @@ mod tests {
         push_one(&mut batch, &[(b"c", None)]);
         let headers = batch.columns().headers.as_ref().expect("a row has headers");
         assert_eq!(headers.counts, [0, 1], "no header of the previous call remains");
+    }
+
+    #[test]
+    fn states_belong_to_lanes_and_an_empty_one_is_present() {
+        let mut batch = Batch::new();
+        for _ in 0..2 {
+            batch.begin("orders", 1, false);
+            for rows in [2, 1, 1] {
+                (0..rows).for_each(|_| push_one(&mut batch, &[]));
+                batch.end_lane();
+            }
+            assert!(
+                batch.columns().states.is_none(),
+                "no state was pushed, or only those of the previous call"
+            );
+            assert_eq!(batch.states(), 0);
+            for state in [Some(&b"one"[..]), None, Some(b"")] {
+                batch.push_state(state);
+            }
+            let states = batch.columns().states.as_ref().expect("states were pushed");
+            assert_eq!((&states.lengths[..], &states.data[..]), (&[3, -1, 0][..], &b"one"[..]));
+            assert_eq!(batch.states(), 3);
+        }
+    }
+
+    #[test]
+    fn the_buffers_of_states_are_reused_unless_they_are_large() {
+        let mut batch = Batch::new();
+        let mut fill = |state: &[u8]| {
+            batch.begin("orders", 1, false);
+            push_one(&mut batch, &[]);
+            batch.end_lane();
+            batch.push_state(Some(state));
+            let states = batch.columns().states.as_ref().expect("a state was pushed");
+            (states.data.as_ptr(), states.data.capacity())
+        };
+        let first = fill(&[7; 1_000]);
+        assert_eq!(fill(&[8; 900]), first);
+        let large = fill(&vec![9; KEPT_BYTES + 1]);
+        assert!(large.1 > KEPT_BYTES);
+        assert!(fill(b"small").1 <= KEPT_BYTES);
     }
 }

@@ -1,4 +1,4 @@
-//! The code that `bindgen!` generates from `wit/handler.wit`: one module for each interface that this version calls.
+//! The code that `bindgen!` generates from `wit/handler.wit`: one module for each interface.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -16,6 +16,17 @@ pub mod single {
         world: "event-handler",
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// The per-event interface with the state of the lane. It shares the types of events and outputs with [`single`].
+pub mod keyed {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "keyed-event-handler",
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: true },
+        with: { "keylane:handler/types@0.1.0": super::single::keylane::handler::types },
     });
 }
 

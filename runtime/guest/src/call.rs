@@ -36,7 +36,7 @@ pub struct GuestFailure {
     pub fault: Fault,
     /// A description in one line, with the names of the guest's functions where they are known.
     pub message: String,
-    /// For a `handler` component: the row that was running. The rows before it that are done, and their outputs, are in
+    /// For a `handler` or `keyed-handler` component: the row that was running. The rows before it that are done, and their outputs, are in
     /// [`Call::results`], where the lanes that were not reached have no done rows.
     pub row: Option<u32>,
 }
@@ -114,6 +114,13 @@ impl Call {
     pub fn failed_fresh(&self) -> bool {
         let CallStatus::Failed(failure) = &self.status else { return false };
         self.ran_on_fresh_instance && failure.row.is_none_or(|row| row == 0)
+    }
+
+    /// Fails the call as a whole, because a limit of its results is exceeded, or the state of a lane is unknown after a row
+    /// was retracted: no row is done.
+    pub fn fail(&mut self, message: String) {
+        self.results.clear();
+        self.status = CallStatus::Failed(GuestFailure::new(Fault::Limit, message));
     }
 
     /// Returns why lanes stopped, each with its first row that is not done.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keylane_core::{Fault, Verdict};
+use keylane_core::Fault;
 use wasmtime::Store;
 
-use super::batch::{self, Batch};
+use super::batch::Batch;
 use super::bindings::batch::{BatchEventHandler, BatchEventHandlerPre};
-use super::bindings::single::keylane::handler::types::{Event, HeaderParam};
+use super::bindings::keyed::{KeyedEventHandler, KeyedEventHandlerPre};
 use super::bindings::single::{EventHandler, EventHandlerPre};
 use super::call::GuestFailure;
 use super::clock::{Meter, TickClock};
@@ -20,7 +20,8 @@ use super::guest_log::SharedLineThrottle;
 use super::host::{self, Host};
 use super::inspect::HandlerInterface;
 use super::load::{Component, LoadError};
-use super::results::{self, ContractViolation, Results};
+use super::results::{self, InvalidResult, Results, StateLimits};
+use super::rows::{self, RowExports};
 use super::trap;
 
 /// How long the first instance may take to start when the component is loaded.
@@ -53,12 +54,14 @@ pub struct HandlerOptions {
     pub reuse_max_calls: Option<u32>,
     /// Whether every call gets a new instance.
     pub fresh_instances: bool,
+    /// The limits of the state of a lane; `None`: the handler has no state.
+    pub state: Option<StateLimits>,
     /// What the handler may access besides its events and outputs.
     pub grants: Grants,
 }
 
 impl HandlerOptions {
-    /// Returns the defaults: no outputs, no grants, a timeout of 5 s, a memory limit of 64 MiB (a JavaScript engine
+    /// Returns the defaults: no outputs, no state, no grants, a timeout of 5 s, a memory limit of 64 MiB (a JavaScript engine
     /// needs more than 24 MiB, C with the default stack of zig 16 MiB).
     pub fn new(name: impl Into<String>) -> HandlerOptions {
         HandlerOptions {
@@ -70,6 +73,7 @@ impl HandlerOptions {
             reuse_max_memory: 48 << 20,
             reuse_max_calls: None,
             fresh_instances: false,
+            state: None,
             grants: Grants::default(),
         }
     }
@@ -89,18 +93,20 @@ pub struct Handler {
 
 enum Linked {
     Single(EventHandlerPre<Host>),
+    Keyed(KeyedEventHandlerPre<Host>),
     Batch(BatchEventHandlerPre<Host>),
 }
 
 impl Handler {
     /// Links the component and creates a first instance, so that a component that can't start is refused before any
-    /// event is read.
+    /// event is read. A component whose interfaces do not fit the configured state is refused, too.
     pub fn new(
         engine: &Arc<Engine>,
         component: &Component,
         options: HandlerOptions,
     ) -> Result<Arc<Handler>, LoadError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let interface = component.interface(&options.name, options.state.is_some())?;
         let link = |error: wasmtime::Error| LoadError::Link {
             name: component.name().to_owned(),
             reason: format!("{error:#}"),
@@ -109,8 +115,11 @@ impl Handler {
             .linker(options.grants.allowed_imports())
             .instantiate_pre(&component.compiled)
             .map_err(link)?;
-        let linked = match component.interface() {
+        let linked = match interface {
             HandlerInterface::Handler => Linked::Single(EventHandlerPre::new(instance).map_err(link)?),
+            HandlerInterface::KeyedHandler => {
+                Linked::Keyed(KeyedEventHandlerPre::new(instance).map_err(link)?)
+            }
             HandlerInterface::BatchHandler => {
                 Linked::Batch(BatchEventHandlerPre::new(instance).map_err(link)?)
             }
@@ -121,7 +130,7 @@ impl Handler {
             options,
             engine: engine.clone(),
             linked,
-            interface: component.interface(),
+            interface,
             digest: component.inspection().digest().into(),
             line_throttle: Arc::new(SharedLineThrottle::new(engine.clock().clone())),
             counters: GuestCounters::new(http),
@@ -153,6 +162,12 @@ impl Handler {
     /// Returns the names of the outputs.
     pub fn outputs(&self) -> &[String] {
         &self.options.outputs
+    }
+
+    /// Returns the limits of states; `None`: the handler has no state. With state, each call needs the state of every
+    /// lane: see [`Batch::push_state`].
+    pub fn state_limits(&self) -> Option<&StateLimits> {
+        self.options.state.as_ref()
     }
 
     /// Returns how long a call may run or wait.
@@ -216,6 +231,7 @@ impl Handler {
         store.data_mut().meter = Some(meter.clone());
         let exports = match &self.linked {
             Linked::Single(linked) => linked.instantiate_async(&mut store).await.map(Exports::Single),
+            Linked::Keyed(linked) => linked.instantiate_async(&mut store).await.map(Exports::Keyed),
             Linked::Batch(linked) => linked.instantiate_async(&mut store).await.map(Exports::Batch),
         };
         match exports {
@@ -244,6 +260,7 @@ pub(super) struct Instance {
 
 enum Exports {
     Single(EventHandler),
+    Keyed(KeyedEventHandler),
     Batch(BatchEventHandler),
 }
 
@@ -270,6 +287,9 @@ impl Instance {
         batch: &Batch,
         results: &mut Results,
     ) -> Result<(), GuestFailure> {
+        let (lanes, states) = (batch.lanes().len(), batch.states());
+        let expected = if handler.options.state.is_some() { lanes } else { 0 };
+        assert!(states == expected, "a call of {lanes} lanes has {states} states, expected {expected}");
         self.calls = self.calls.saturating_add(1);
         let (partition, offset) = batch.position(0).unwrap_or_default();
         let host = self.store.data_mut();
@@ -284,12 +304,17 @@ impl Instance {
                 let guest = exports.keylane_handler_batch_handler();
                 match guest.call_handle(&mut self.store, batch.columns()).await {
                     Ok(returned) => results
-                        .accept(batch.lanes(), &handler.options.outputs, returned)
-                        .map_err(contract_fault),
+                        .accept(batch.lanes(), handler.outputs(), handler.state_limits(), returned)
+                        .map_err(fault_of),
                     Err(error) => Err(trap::failure(&error, &self.store.data().limiter)),
                 }
             }
-            Exports::Single(exports) => run_rows(&mut self.store, exports, handler, batch, results).await,
+            Exports::Single(exports) => {
+                rows::run(&mut self.store, RowExports::Single(exports), handler, batch, results).await
+            }
+            Exports::Keyed(exports) => {
+                rows::run(&mut self.store, RowExports::Keyed(exports), handler, batch, results).await
+            }
         };
         let host = self.store.data_mut();
         host.guest_log.end();
@@ -312,126 +337,15 @@ fn start_error(name: &str, failure: GuestFailure) -> LoadError {
 /// Returns the limit of a result, and of the data of one call of a host function. It is larger than the guest's memory,
 /// so that a result with one oversized output can be read and the output named. A result that refers to the same bytes
 /// many times exceeds it. With HTTP, host functions keep parts of requests: the limit is lower, and a larger output
-/// causes a limit fault.
+/// causes a limit fault; one state is added to it.
 fn data_max(handler: &Handler) -> usize {
     let memory = handler.options.memory_max;
-    let bytes = if handler.uses_http() { memory.min(HTTP_OUTPUT_BYTES_MAX) } else { memory };
+    let state = handler.options.state.map_or(0, |limits| limits.max_bytes);
+    let http_max = HTTP_OUTPUT_BYTES_MAX.saturating_add(state);
+    let bytes = if handler.uses_http() { memory.min(http_max) } else { memory };
     RESULT_OVERHEAD_MAX.saturating_add(bytes)
 }
 
-fn contract_fault(violation: ContractViolation) -> GuestFailure {
-    GuestFailure::new(Fault::Contract, violation.message)
-}
-
-/// Runs all rows of a call of a `handler`, with one invocation for each row. A lane stops at its first row that is not
-/// done.
-async fn run_rows(
-    store: &mut Store<Host>,
-    exports: &EventHandler,
-    handler: &Handler,
-    batch: &Batch,
-    results: &mut Results,
-) -> Result<(), GuestFailure> {
-    let headers = header_records(batch);
-    let mut events = Events::new(batch, &headers);
-    let mut row = 0_u32;
-    for (lane, rows) in (0_u32..).zip(batch.lanes()) {
-        let mut done = 0;
-        let mut not_done = None;
-        for _ in 0..*rows {
-            // Rows after one that is not done are read but not run: their bytes precede those of the next lane.
-            if let (Some(event), None) = (events.next(), &not_done) {
-                results.start_row(lane, done, row);
-                not_done = invoke(store, exports, handler, event, row, results).await?;
-                done += u32::from(not_done.is_none());
-            }
-            row += 1;
-        }
-        results.end_lane(lane, done, not_done);
-    }
-    Ok(())
-}
-
-type NotDone = (Verdict, String);
-
-/// Invokes a `handler` for one row.
-async fn invoke(
-    store: &mut Store<Host>,
-    exports: &EventHandler,
-    handler: &Handler,
-    event: Event<'_>,
-    row: u32,
-    results: &mut Results,
-) -> Result<Option<NotDone>, GuestFailure> {
-    store.data().guest_log.at(event.partition, event.offset);
-    let guest = exports.keylane_handler_handler();
-    match guest.call_handle(&mut *store, event).await {
-        Ok(Ok(outputs)) => {
-            let taken = results.push_row(row, &handler.options.outputs, &outputs);
-            Ok(taken.err().map(|reason| (Verdict::Unpublishable, reason)))
-        }
-        Ok(Err(failure)) => Ok(Some(results::verdict_of_single(failure))),
-        Err(error) => Err(trap::failure(&error, &store.data().limiter)),
-    }
-}
-
-/// Returns all headers of a call, as records that borrow from its columns: one allocation, or none without headers.
-fn header_records(batch: &Batch) -> Vec<HeaderParam<'_>> {
-    let Some(headers) = &batch.columns().headers else { return Vec::new() };
-    let (mut names, mut values) = (headers.names.data.as_slice(), headers.values.data.as_slice());
-    headers
-        .names
-        .lengths
-        .iter()
-        .zip(&headers.values.lengths)
-        .map(|(name, value)| {
-            let name = batch::next(*name, &mut names).unwrap_or_default();
-            HeaderParam {
-                name: std::str::from_utf8(name).expect("invalid UTF-8 is replaced when a name is pushed"),
-                value: batch::next(*value, &mut values),
-            }
-        })
-        .collect()
-}
-
-/// The rows of a batch as events, in order.
-struct Events<'a> {
-    batch: &'a Batch,
-    row: usize,
-    keys: &'a [u8],
-    values: &'a [u8],
-    headers: &'a [HeaderParam<'a>],
-}
-
-impl<'a> Events<'a> {
-    fn new(batch: &'a Batch, headers: &'a [HeaderParam<'a>]) -> Events<'a> {
-        let columns = batch.columns();
-        Events { batch, row: 0, keys: &columns.keys.data, values: &columns.values.data, headers }
-    }
-}
-
-impl<'a> Iterator for Events<'a> {
-    type Item = Event<'a>;
-
-    fn next(&mut self) -> Option<Event<'a>> {
-        let (columns, row) = (self.batch.columns(), self.row);
-        let (partition, offset) = self.batch.position(row)?;
-        let counts = columns.headers.as_ref().map(|headers| headers.counts.as_slice());
-        let count = counts.and_then(|counts| counts.get(row)).copied().unwrap_or(0);
-        let (headers, rest) = self.headers.split_at_checked(usize::try_from(count).ok()?)?;
-        let event = Event {
-            topic: &columns.topic,
-            partition,
-            offset,
-            timestamp: *columns.timestamps.get(row)?,
-            key: batch::next(*columns.keys.lengths.get(row)?, &mut self.keys),
-            value: batch::next(*columns.values.lengths.get(row)?, &mut self.values),
-            headers,
-            attempt: columns.attempt,
-            last_attempt: columns.last_attempt,
-        };
-        self.headers = rest;
-        self.row += 1;
-        Some(event)
-    }
+fn fault_of(invalid: InvalidResult) -> GuestFailure {
+    GuestFailure::new(invalid.fault, invalid.message)
 }

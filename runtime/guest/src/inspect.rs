@@ -45,6 +45,8 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM3
 pub enum HandlerInterface {
     /// One event per invocation.
     Handler,
+    /// One event per invocation, with the state of its lane.
+    KeyedHandler,
     /// Many events per invocation, in columns.
     BatchHandler,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for HandlerInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             HandlerInterface::Handler => "handler",
+            HandlerInterface::KeyedHandler => "keyed-handler",
             HandlerInterface::BatchHandler => "batch-handler",
         })
     }
@@ -87,10 +90,8 @@ pub struct Import {
 /// The result of analysing a file.
 #[derive(Clone, Debug)]
 pub struct Inspection {
-    /// How the component is called; `None`: it exports nothing that this version calls.
-    pub interface: Option<HandlerInterface>,
-    /// Whether the component exports the interface with state, which this version does not call.
-    pub keyed: bool,
+    /// The interfaces of ours that the component exports, in the order in which they are preferred.
+    pub interfaces: Vec<HandlerInterface>,
     /// Names of the exports.
     pub exports: Vec<String>,
     /// The imports.
@@ -107,6 +108,16 @@ impl Inspection {
     /// Returns the digest in hexadecimal.
     pub fn digest(&self) -> String {
         load::hex(&self.sha256)
+    }
+
+    /// Returns how the component is called by a handler with or without state; `None`: it can't be. A `batch-handler` takes
+    /// both, a `keyed-handler` needs a state, and a `handler` can't have one.
+    pub fn interface(&self, has_state: bool) -> Option<HandlerInterface> {
+        self.interfaces.iter().copied().find(|interface| match interface {
+            HandlerInterface::BatchHandler => true,
+            HandlerInterface::KeyedHandler => has_state,
+            HandlerInterface::Handler => !has_state,
+        })
     }
 
     /// Returns the imports that a handler with these grants may not use, each with its remedy.
@@ -166,13 +177,10 @@ pub(super) fn examine(name: &str, file: &[u8], component: &[u8]) -> Result<Inspe
         }
     }
     let exported = |interface: &str| exports.iter().any(|export| is_supported_export(export, interface));
+    let preferred =
+        [HandlerInterface::BatchHandler, HandlerInterface::KeyedHandler, HandlerInterface::Handler];
     Ok(Inspection {
-        interface: match () {
-            () if exported("batch-handler") => Some(HandlerInterface::BatchHandler),
-            () if exported("handler") => Some(HandlerInterface::Handler),
-            () => None,
-        },
-        keyed: exported("keyed-handler"),
+        interfaces: preferred.into_iter().filter(|interface| exported(&interface.to_string())).collect(),
         exports,
         imports,
         size: file.len(),

@@ -34,6 +34,7 @@ mod bindings;
 mod guest_log;
 mod host;
 mod pool;
+mod rows;
 #[cfg(test)]
 mod testing;
 mod trap;
@@ -50,5 +51,5 @@ pub use handler::{Handler, HandlerOptions};
 pub use http::{AllowedHost, GrantUsage, HTTP_CLASSES, HttpClient, HttpGrant, HttpUsage};
 pub use inspect::{HandlerInterface, Import, ImportKind, Inspection};
 pub use load::{Component, LoadError};
-pub use results::{GuestOutput, OUTPUT_BYTES, Results, StoppedLane};
+pub use results::{GuestOutput, OUTPUT_BYTES, Results, StateChange, StateLimits, StoppedLane, UnknownState};
 pub use workers::Workers;

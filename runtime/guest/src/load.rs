@@ -103,19 +103,32 @@ pub enum LoadError {
         /// The size that exceeds its limit.
         excess: Excess,
     },
-    /// The component needs state.
+    /// The component needs a state, and none is configured.
     #[error(
-        "`{name}` exports `keylane:handler/keyed-handler`, but this version does not support handlers with \
-         state; export `handler` or `batch-handler`"
+        "`{name}` exports `keylane:handler/keyed-handler`, which needs a state; add `delivery = \"transactional\"` to \
+         `[handlers.{handler}]`, and a section `[handlers.{handler}.state]`; or export `handler` or `batch-handler`"
     )]
-    Keyed {
+    NeedsState {
         /// The file.
         name: String,
+        /// The handler's name in the configuration.
+        handler: String,
+    },
+    /// A state is configured, and the component can't take it.
+    #[error(
+        "`{name}` exports `keylane:handler/handler`, which takes no state; export `keyed-handler` or `batch-handler`, or \
+         remove the section `[handlers.{handler}.state]`"
+    )]
+    TakesNoState {
+        /// The file.
+        name: String,
+        /// The handler's name in the configuration.
+        handler: String,
     },
     /// The component exports no interface of ours.
     #[error(
-        "`{name}` exports no handler; it exports {}; build it for the world `event-handler` or \
-         `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
+        "`{name}` exports no handler; it exports {}; build it for the world `event-handler`, \
+         `keyed-event-handler` or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
         list(.exports)
     )]
     NoHandler {
@@ -232,7 +245,6 @@ pub enum LoadError {
 pub struct Component {
     pub(super) compiled: wasmtime::component::Component,
     name: String,
-    interface: HandlerInterface,
     inspection: Inspection,
     from_cache: bool,
 }
@@ -262,7 +274,7 @@ impl Component {
     ) -> Result<Component, LoadError> {
         let wasm = to_component(name, bytes)?;
         let inspection = inspect::examine(name, bytes, &wasm)?;
-        let interface = check_interface_and_imports(name, &inspection, allowed)?;
+        check_exports_and_imports(name, &inspection, allowed)?;
         let cached = cache.and_then(|cache| cache.get(engine.wasmtime(), &wasm));
         let from_cache = cached.is_some();
         let compiled = match cached {
@@ -276,7 +288,7 @@ impl Component {
                 compiled
             }
         };
-        Ok(Component { compiled, name: name.to_owned(), interface, inspection, from_cache })
+        Ok(Component { compiled, name: name.to_owned(), inspection, from_cache })
     }
 
     /// Returns the name that the component was loaded with.
@@ -284,9 +296,9 @@ impl Component {
         &self.name
     }
 
-    /// Returns the interface through which the component is called.
-    pub fn interface(&self) -> HandlerInterface {
-        self.interface
+    /// Returns the interface through which the component is called. `handler`: the handler's name, for messages.
+    pub(super) fn interface(&self, handler: &str, has_state: bool) -> Result<HandlerInterface, LoadError> {
+        select_interface(&self.name, &self.inspection, handler, has_state)
     }
 
     /// Returns the result of analysing the component's file.
@@ -304,17 +316,24 @@ impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Component")
             .field("name", &self.name)
-            .field("interface", &self.interface)
+            .field("interfaces", &self.inspection.interfaces)
             .finish_non_exhaustive()
     }
 }
 
 /// Checks everything about a file that can be checked without compiling it. Finds every error of
-/// [`Component::from_file`] that precedes compiling.
-pub fn check(path: &Path, allowed: AllowedImports) -> Result<Inspection, LoadError> {
+/// [`Component::from_file`] that precedes compiling, and a state that does not fit the component. `handler`: the
+/// handler's name in the configuration; `has_state`: whether a state is configured for it.
+pub fn check(
+    path: &Path,
+    allowed: AllowedImports,
+    handler: &str,
+    has_state: bool,
+) -> Result<Inspection, LoadError> {
     let name = path.display().to_string();
     let inspection = inspect::inspect(&name, &read(&name, path)?)?;
-    check_interface_and_imports(&name, &inspection, allowed)?;
+    check_exports_and_imports(&name, &inspection, allowed)?;
+    select_interface(&name, &inspection, handler, has_state)?;
     Ok(inspection)
 }
 
@@ -362,21 +381,35 @@ fn has_metadata(module: &[u8]) -> bool {
     })
 }
 
-fn check_interface_and_imports(
+fn check_exports_and_imports(
     name: &str,
     inspection: &Inspection,
     allowed: AllowedImports,
-) -> Result<HandlerInterface, LoadError> {
+) -> Result<(), LoadError> {
     let name = || name.to_owned();
-    let Some(interface) = inspection.interface else {
-        return Err(match inspection.keyed {
-            true => LoadError::Keyed { name: name() },
-            false => LoadError::NoHandler { name: name(), exports: inspection.exports.clone() },
-        });
-    };
+    if inspection.interfaces.is_empty() {
+        return Err(LoadError::NoHandler { name: name(), exports: inspection.exports.clone() });
+    }
     let refused = inspection.refused(allowed).map(|(import, remedy)| (import.to_owned(), remedy));
     let refused: Vec<_> = refused.collect();
-    if refused.is_empty() { Ok(interface) } else { Err(LoadError::Imports { name: name(), refused }) }
+    if refused.is_empty() { Ok(()) } else { Err(LoadError::Imports { name: name(), refused }) }
+}
+
+/// Selects the interface of a component that exports at least one.
+fn select_interface(
+    name: &str,
+    inspection: &Inspection,
+    handler: &str,
+    has_state: bool,
+) -> Result<HandlerInterface, LoadError> {
+    inspection.interface(has_state).ok_or_else(|| {
+        let (name, handler) = (name.to_owned(), handler.to_owned());
+        if has_state {
+            LoadError::TakesNoState { name, handler }
+        } else {
+            LoadError::NeedsState { name, handler }
+        }
+    })
 }
 
 /// Classifies the error of mapping compiled code. Sizes that the bytes of a component do not show (adapters of composed

@@ -3,23 +3,29 @@
 //! A guest is not trusted to meet the contract: lengths, sums, orders and bounds are checked. A violation fails the
 //! call as a trap would, with a message that names the field. Outputs that are too large, too many or for an unknown
 //! target would be the same in every attempt: their row is retracted and gets its outcome without another attempt.
-//! Outputs stay in the columns in which they arrived; iterating them borrows slices.
+//! Outputs stay in the columns in which they arrived; iterating them borrows slices. Of a handler with state, [`states`]
+//! keeps the states of lanes.
 
 mod check;
+mod cursor;
 mod limits;
+mod states;
 
 use std::time::Duration;
 
 use keylane_core::{LaneEnd, Verdict};
 
-use super::batch::{self, ABSENT};
+use super::batch;
 use super::bindings::batch::exports::keylane::handler::batch_handler as wit;
 use super::bindings::single::keylane::handler::types as single;
 
-pub(super) use check::ContractViolation;
+pub(super) use check::InvalidResult;
+use cursor::Cursor;
 pub(super) use limits::EVENT_BYTES;
 use limits::EventLimits;
 pub use limits::OUTPUT_BYTES;
+use states::{StateAfter, States};
+pub use states::{StateChange, StateLimits, UnknownState};
 
 /// Maximum bytes of a reason, which is written to a log line and a header.
 const REASON_MAX: usize = 1024;
@@ -81,10 +87,13 @@ pub struct Results {
     /// The outputs of done rows, including rows that are retracted later. Here `targets` are indices into the
     /// handler's outputs, and `target_names` is empty.
     outputs: wit::OutputColumns,
-    /// Done rows with outputs, including rows that are retracted later, ascending.
-    rows_with_outputs: Vec<u32>,
+    /// The states of lanes after done rows, including rows that are retracted later.
+    states: States,
+    /// Done rows with outputs, and the last done row of each lane with a changed state, including rows that are retracted
+    /// later; ascending.
+    rows_with_effects: Vec<u32>,
     reserved_headers: u64,
-    /// The row that the `handler` is processing.
+    /// The row that the `handler` or `keyed-handler` is processing.
     running: Option<RunningRow>,
 }
 
@@ -103,7 +112,8 @@ impl Results {
             ends: Vec::new(),
             stopped_lanes: Vec::new(),
             outputs: no_outputs(),
-            rows_with_outputs: Vec::new(),
+            states: States::default(),
+            rows_with_effects: Vec::new(),
             reserved_headers: 0,
             running: None,
         }
@@ -119,10 +129,10 @@ impl Results {
         &self.stopped_lanes
     }
 
-    /// Returns the done rows that have outputs, and those of them that were retracted, ascending, in the form that the
-    /// core takes.
-    pub fn rows_with_outputs(&self) -> &[u32] {
-        &self.rows_with_outputs
+    /// Returns the rows with effects, ascending, in the form that the core takes: done rows with outputs, the last done
+    /// row of each lane with a changed state, and those of them that were retracted.
+    pub fn rows_with_effects(&self) -> &[u32] {
+        &self.rows_with_effects
     }
 
     /// Returns the number of headers that are dropped because their names are reserved.
@@ -135,9 +145,36 @@ impl Results {
         Cursor::new(&self.outputs)
     }
 
-    /// Retracts a done row: its lane ends before it, and the rows behind it count as not run.
-    pub fn retract(&mut self, lane: u32, done: u32, verdict: Verdict, reason: String) {
-        let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return };
+    /// Returns the changed states of lanes with done rows, at most one for each lane, in the order of the lanes.
+    pub fn state_changes(&self) -> impl Iterator<Item = StateChange<'_>> {
+        self.states.changes(|lane| self.ends.get(lane as usize).map_or(0, |end| end.done))
+    }
+
+    /// Retracts a done row: its lane ends before it, and the rows behind it count as not run. The lane's state is then the
+    /// one after the rows that are still done.
+    ///
+    /// # Errors
+    /// If this state is unknown, because the guest returned only the state after the lane's last row. Then nothing was
+    /// retracted, and the call must fail: see [`Call::fail`](super::call::Call::fail).
+    pub fn retract(
+        &mut self,
+        lane: u32,
+        done: u32,
+        verdict: Verdict,
+        reason: String,
+    ) -> Result<(), UnknownState> {
+        let Some(end) = self.ends.get_mut(lane as usize).filter(|end| end.done > done) else { return Ok(()) };
+        match self.states.after(lane, done) {
+            StateAfter::Unknown => return Err(UnknownState { lane, done, reason: truncate(reason) }),
+            StateAfter::Changed => {
+                let row = self.states.first_row(lane).map(|first| first + done - 1);
+                let row = row.expect("a lane with a changed state has an entry");
+                if let Err(at) = self.rows_with_effects.binary_search(&row) {
+                    self.rows_with_effects.insert(at, row);
+                }
+            }
+            StateAfter::Unchanged => {}
+        }
         *end = LaneEnd { done, verdict: Some(verdict) };
         let stopped = StoppedLane { lane, verdict, reason: truncate(reason) };
         let at = self.stopped_lanes.partition_point(|stopped| stopped.lane < lane);
@@ -145,13 +182,15 @@ impl Results {
             Some(known) => *known = stopped,
             None => self.stopped_lanes.insert(at, stopped),
         }
+        Ok(())
     }
 
     /// Discards everything: no row is done.
     pub(super) fn clear(&mut self) {
         self.ends.clear();
         self.stopped_lanes.clear();
-        self.rows_with_outputs.clear();
+        self.rows_with_effects.clear();
+        self.states.clear();
         self.reserved_headers = 0;
         self.running = None;
         let outputs = &mut self.outputs;
@@ -168,13 +207,13 @@ impl Results {
         outputs.headers = None;
     }
 
-    /// Begins a row of a `handler`; `done` rows of its lane are done.
+    /// Begins a row of a `handler` or `keyed-handler`; `done` rows of its lane are done.
     pub(super) fn start_row(&mut self, lane: u32, done: u32, row: u32) {
         self.running = Some(RunningRow { lane, done, row });
     }
 
-    /// Fails a call with this number of lanes. For a `handler` the rows that are done stay, the lane of the running row
-    /// ends before that row, and the row is returned; for a `batch-handler` nothing stays.
+    /// Fails a call with this number of lanes. For a `handler` or `keyed-handler` the rows that are done stay, the lane of
+    /// the running row ends before that row, and the row is returned; for a `batch-handler` nothing stays.
     pub(super) fn fail(&mut self, lanes: usize) -> Option<u32> {
         let Some(RunningRow { lane, done, row }) = self.running.take() else {
             self.clear();
@@ -186,36 +225,69 @@ impl Results {
         Some(row)
     }
 
-    /// Takes the result of a `batch-handler`, if it meets the contract. `self` must be clear. After an error the call
-    /// must fail, because a part of the result may have been taken.
+    /// Takes the result of a `batch-handler`, if it meets the contract. `limits`: those of states, if the handler has
+    /// state. `self` must be clear. After an error the call must fail, because a part of the result may have been taken.
     pub(super) fn accept(
         &mut self,
         lanes: &[u32],
         targets: &[String],
+        limits: Option<&StateLimits>,
         result: wit::Results,
-    ) -> Result<(), ContractViolation> {
+    ) -> Result<(), InvalidResult> {
         check::lanes(lanes, &result)?;
-        if result.states.is_some() {
-            return Err(ContractViolation::new("states", "no state is configured for this handler"));
-        }
+        check::states(lanes, &result, limits)?;
         let mut invalid = Vec::new();
         if let Some(outputs) = result.outputs {
             let found = check::check_and_record_outputs(lanes, &result.done, targets, &outputs, self)?;
             self.keep(outputs, &found);
             invalid = found.invalid;
         }
+        if limits.is_some() {
+            self.record_last_states(lanes, &result.done, result.states);
+        }
         let mut failures = result.failures.into_iter().peekable();
         for (lane, done) in (0_u32..).zip(result.done) {
             let failure = failures.next_if(|failure| failure.lane == lane).map(|failure| failure.failure);
-            self.end_lane(lane, done, failure.map(verdict_of_batch));
+            self.push_end(lane, done, failure.map(verdict_of_batch));
         }
         for row in invalid {
-            self.retract(row.lane, row.before, Verdict::Unpublishable, row.reason);
+            self.retract(row.lane, row.before, Verdict::Unpublishable, row.reason)
+                .map_err(|unknown| InvalidResult::limit(unknown.to_string()))?;
         }
         Ok(())
     }
 
-    /// Takes the result of one invocation of a `handler`: the outputs of a done row. The error describes why
+    /// Records the checked states of a `batch-handler`, which are those after the last done rows of lanes.
+    fn record_last_states(&mut self, lanes: &[u32], done: &[u32], changes: Option<wit::StateChanges>) {
+        self.states.begin_only_last();
+        let Some(changes) = changes.filter(|changes| !changes.lanes.is_empty()) else { return };
+        let mut data = changes.values.data.as_slice();
+        let mut states = changes.lanes.iter().zip(&changes.values.lengths).peekable();
+        let mut first = 0;
+        for (lane, (rows, done)) in (0_u32..).zip(lanes.iter().zip(done)) {
+            if let Some((_, length)) = states.next_if(|(changed, _)| **changed == lane) {
+                let row = first + done - 1; // checked: a lane with a changed state has a done row
+                self.states.push(lane, first, row, batch::next(*length, &mut data));
+                self.rows_with_effects.push(row);
+            }
+            first += rows;
+        }
+        self.rows_with_effects.sort_unstable();
+        self.rows_with_effects.dedup();
+    }
+
+    /// Returns the state that the rows of the running lane left. The outer `None`: none of them changed it.
+    pub(super) fn running_state(&self) -> Option<Option<&[u8]>> {
+        self.running.and_then(|running| self.states.newest(running.lane))
+    }
+
+    /// Records the state after the running row of a `keyed-handler`, which is done. `None`: it is deleted.
+    pub(super) fn push_state(&mut self, state: Option<&[u8]>) {
+        let RunningRow { lane, done, row } = self.running.expect("a row returned a state, so it is running");
+        self.states.push(lane, row - done, row, state);
+    }
+
+    /// Takes the result of one invocation of a `handler` or `keyed-handler`: the outputs of a done row. The error describes why
     /// the outputs can never be published; then none of them is taken.
     pub(super) fn push_row(
         &mut self,
@@ -231,7 +303,7 @@ impl Results {
             let target = check::target(targets, &output.target)?;
             self.push_output(row, target, output);
         }
-        self.rows_with_outputs.push(row);
+        self.rows_with_effects.push(row);
         Ok(())
     }
 
@@ -247,7 +319,7 @@ impl Results {
             self.outputs = outputs;
             return;
         }
-        let recorded = self.rows_with_outputs.as_slice();
+        let recorded = self.rows_with_effects.as_slice();
         for output in Cursor::new(&outputs).filter(|output| recorded.binary_search(&output.row).is_ok()) {
             let target = target(output.target).expect("the outputs of recorded rows have targets");
             copy(&mut self.outputs, &output, target, outputs.headers.is_some());
@@ -274,9 +346,20 @@ impl Results {
         batch::push(&mut columns.values, output.value.as_deref());
     }
 
-    /// Ends a lane. `stopped`: the verdict on its first row that is not done, and the reason.
+    /// Ends the lane of a `handler` or `keyed-handler`. `stopped`: the verdict on its first row that is not done, and the
+    /// reason.
     pub(super) fn end_lane(&mut self, lane: u32, done: u32, stopped: Option<(Verdict, String)>) {
         self.running = None;
+        if let Some(first) = self.states.first_row(lane) {
+            let row = first + done - 1;
+            if self.rows_with_effects.last() != Some(&row) {
+                self.rows_with_effects.push(row);
+            }
+        }
+        self.push_end(lane, done, stopped);
+    }
+
+    fn push_end(&mut self, lane: u32, done: u32, stopped: Option<(Verdict, String)>) {
         self.ends.push(LaneEnd { done, verdict: stopped.as_ref().map(|(verdict, _)| *verdict) });
         if let Some((verdict, reason)) = stopped {
             self.stopped_lanes.push(StoppedLane { lane, verdict, reason: truncate(reason) });
@@ -340,76 +423,6 @@ fn no_headers() -> wit::HeaderColumns {
         names: wit::BytesColumn { lengths: Vec::new(), data: Vec::new() },
         values: wit::BytesColumn { lengths: Vec::new(), data: Vec::new() },
     }
-}
-
-/// An iterator over checked columns, from the first output to the last.
-struct Cursor<'a> {
-    columns: &'a wit::OutputColumns,
-    output: usize,
-    keys: &'a [u8],
-    values: &'a [u8],
-    header: usize,
-    header_names: &'a [u8],
-    header_values: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    fn new(columns: &'a wit::OutputColumns) -> Cursor<'a> {
-        let headers = columns.headers.as_ref();
-        Cursor {
-            columns,
-            output: 0,
-            keys: &columns.keys.data,
-            values: &columns.values.data,
-            header: 0,
-            header_names: headers.map_or(&[], |headers| &headers.names.data),
-            header_values: headers.map_or(&[], |headers| &headers.values.data),
-        }
-    }
-}
-
-impl<'a> Iterator for Cursor<'a> {
-    type Item = GuestOutput<'a>;
-
-    fn next(&mut self) -> Option<GuestOutput<'a>> {
-        let (columns, at) = (self.columns, self.output);
-        let row = *columns.causes.get(at)?;
-        let target = *columns.targets.get(at)?;
-        let key = batch::next(*columns.keys.lengths.get(at)?, &mut self.keys);
-        let value = batch::next(*columns.values.lengths.get(at)?, &mut self.values);
-        self.output += 1;
-        let mut output = GuestOutput {
-            row,
-            target,
-            key,
-            value,
-            header_lengths: &[],
-            header_names: &[],
-            header_value_lengths: &[],
-            header_values: &[],
-        };
-        if let Some(headers) = &columns.headers {
-            let count = usize::try_from(*headers.counts.get(at)?).ok()?;
-            let next = self.header.checked_add(count)?;
-            output.header_lengths = headers.names.lengths.get(self.header..next)?;
-            output.header_value_lengths = headers.values.lengths.get(self.header..next)?;
-            output.header_names = take(output.header_lengths, &mut self.header_names)?;
-            output.header_values = take(output.header_value_lengths, &mut self.header_values)?;
-            self.header = next;
-        }
-        Some(output)
-    }
-}
-
-/// Takes the data of several entries.
-fn take<'a>(lengths: &[i32], data: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let bytes = lengths
-        .iter()
-        .filter(|length| **length > ABSENT)
-        .try_fold(0_usize, |sum, length| sum.checked_add(usize::try_from(*length).ok()?))?;
-    let (taken, rest) = data.split_at_checked(bytes)?;
-    *data = rest;
-    Some(taken)
 }
 
 #[cfg(test)]

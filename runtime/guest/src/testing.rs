@@ -1,5 +1,9 @@
 //! Guests for tests, written as WebAssembly text: no toolchain for guests is needed.
 
+mod keyed;
+
+pub(super) use keyed::{keyed, keyed_and_single};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +18,7 @@ use super::engine::{Engine, EngineOptions};
 use super::grants::AllowedImports;
 use super::handler::{Handler, HandlerOptions};
 use super::load::Component;
-use super::results::Results;
+use super::results::{Results, StateLimits};
 
 const HANDLER_WIT: &str = include_str!("../../../wit/handler.wit");
 
@@ -39,6 +43,10 @@ const WORLDS_WIT: &str = "package test:guests;
         import wasi:clocks/monotonic-clock@0.2.6;
         import wasi:random/random@0.2.6;
         export keylane:handler/batch-handler@0.1.0;
+    }
+    world keyed-and-single {
+        export keylane:handler/keyed-handler@0.1.0;
+        export keylane:handler/handler@0.1.0;
     }
     world greedy {
         import database;
@@ -138,17 +146,6 @@ pub(super) fn printing() -> Vec<u8> {
         (i32.store (i32.const 3076) (local.get $value_len))
         (drop (call $fd_write (i32.const 1) (i32.const 3072) (i32.const 1) (i32.const 3080)))";
     module("keylane:handler/event-handler@0.1.0", &obedient_text(imports, extra))
-}
-
-/// Builds a handler with state.
-pub(super) fn keyed() -> Vec<u8> {
-    module(
-        "keylane:handler/keyed-event-handler@0.1.0",
-        r#"(module
-            (memory (export "memory") 1)
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
-            (func (export "keylane:handler/keyed-handler@0.1.0#handle") (param i32) (result i32) unreachable))"#,
-    )
 }
 
 /// Builds a `handler` with imports that are not granted.
@@ -251,6 +248,11 @@ pub(super) fn handler(engine: &Arc<Engine>, wasm: &[u8], timeout_ms: u64) -> Arc
 pub(super) fn options(timeout_ms: u64) -> HandlerOptions {
     let outputs = vec!["other".to_owned(), "totals".to_owned()];
     HandlerOptions { outputs, timeout: Duration::from_millis(timeout_ms), ..HandlerOptions::new("test") }
+}
+
+/// Returns the same options with states of up to this size.
+pub(super) fn with_state(max_bytes: usize) -> HandlerOptions {
+    HandlerOptions { state: Some(StateLimits { max_bytes }), ..options(5_000) }
 }
 
 pub(super) fn handler_with(engine: &Arc<Engine>, wasm: &[u8], options: HandlerOptions) -> Arc<Handler> {

@@ -47,7 +47,7 @@ fn a_file_that_is_not_a_handler_is_refused_with_a_remedy() {
     let bare = wat::parse_str("(module)").unwrap();
     let mut broken = no_exports.clone();
     broken.extend_from_slice(&[0x7f, 0x01, 0x00]);
-    let cases: [(&[u8], &str); 8] = [
+    let cases: [(&[u8], &str); 7] = [
         (
             b"(component)",
             "`orders.wasm` is not a WebAssembly file; provide a component (.wasm), not its source or text form",
@@ -68,18 +68,13 @@ fn a_file_that_is_not_a_handler_is_refused_with_a_remedy() {
         ),
         (
             &no_exports,
-            "`orders.wasm` exports no handler; it exports nothing; build it for the world `event-handler` \
-             or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
+            "`orders.wasm` exports no handler; it exports nothing; build it for the world `event-handler`, \
+             `keyed-event-handler` or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
         ),
         (
             &old,
             "`orders.wasm` exports no handler; it exports `keylane:handler/handler@0.2.0`; build it for the \
-             world `event-handler` or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
-        ),
-        (
-            &testing::keyed(),
-            "`orders.wasm` exports `keylane:handler/keyed-handler`, but this version does not support \
-             handlers with state; export `handler` or `batch-handler`",
+             world `event-handler`, `keyed-event-handler` or `batch-event-handler` of `keylane:handler@0.1.0` (wit/handler.wit)",
         ),
         (
             &testing::greedy(),
@@ -139,7 +134,7 @@ fn both_kinds_load_and_are_recognized() {
             None,
         )
         .unwrap();
-        assert_eq!(component.interface(), interface);
+        assert_eq!(component.interface("orders", false).unwrap(), interface);
         let inspection = component.inspection();
         assert_eq!(inspection.exports, [export]);
         assert!(inspection.was_core_module);
@@ -157,9 +152,58 @@ fn both_kinds_load_and_are_recognized() {
                 None
             )
             .unwrap()
-            .interface(),
+            .interface("orders", false)
+            .unwrap(),
             interface
         );
+    }
+}
+
+#[test]
+fn the_interface_fits_the_configured_state_or_the_component_is_refused() {
+    let engine = testing::engine();
+    let linked = |wasm: &[u8], state: bool| {
+        let imports = AllowedImports::default();
+        let component =
+            Component::from_bytes(&engine, "orders.wasm", wasm, imports, &Compiler::here(), None).unwrap();
+        let options = if state { testing::with_state(100) } else { testing::options(5_000) };
+        let options = HandlerOptions { name: "totals".to_owned(), ..options };
+        let handler = Handler::new(&engine, &component, options);
+        handler.map(|handler| handler.interface()).map_err(|error| error.to_string())
+    };
+    let batch = testing::batch_handler(testing::ALL_DONE);
+    for state in [false, true] {
+        assert_eq!(linked(&batch, state), Ok(HandlerInterface::BatchHandler));
+    }
+    assert_eq!(linked(&testing::keyed_and_single(), true), Ok(HandlerInterface::KeyedHandler));
+    assert_eq!(linked(&testing::keyed_and_single(), false), Ok(HandlerInterface::Handler));
+    assert_eq!(linked(&testing::keyed(), true), Ok(HandlerInterface::KeyedHandler));
+    assert_eq!(
+        linked(&testing::keyed(), false).unwrap_err(),
+        "`orders.wasm` exports `keylane:handler/keyed-handler`, which needs a state; add `delivery = \"transactional\"` \
+         to `[handlers.totals]`, and a section `[handlers.totals.state]`; or export `handler` or `batch-handler`"
+    );
+    assert_eq!(linked(&testing::obedient(), false), Ok(HandlerInterface::Handler));
+    assert_eq!(
+        linked(&testing::obedient(), true).unwrap_err(),
+        "`orders.wasm` exports `keylane:handler/handler`, which takes no state; export `keyed-handler` or \
+         `batch-handler`, or remove the section `[handlers.totals.state]`"
+    );
+}
+
+/// `check` refuses what `run` refuses.
+#[test]
+fn a_state_that_does_not_fit_is_found_without_compiling() {
+    let scratch = Scratch::new("state");
+    let file = scratch.path().join("orders.wasm");
+    for (wasm, fits_without, fits_with) in [
+        (testing::keyed(), false, true),
+        (testing::obedient(), true, false),
+        (testing::keyed_and_single(), true, true),
+    ] {
+        std::fs::write(&file, wasm).unwrap();
+        let fits = |state| check(&file, AllowedImports::default(), "totals", state).is_ok();
+        assert_eq!((fits(false), fits(true)), (fits_without, fits_with));
     }
 }
 

@@ -1,33 +1,43 @@
 //! The rules of the contract for a result.
 
+use keylane_core::Fault;
+
+use super::super::batch::ABSENT;
 use super::limits::{EventLimits, EventSize};
+use super::states::StateLimits;
 use super::{RESERVED, Results, single, wit};
 
-/// A violation of a rule of the contract.
+/// Why a result is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ContractViolation {
-    /// Describes the violation and names the field.
+pub(crate) struct InvalidResult {
+    /// A contract fault, or a limit.
+    pub(crate) fault: Fault,
+    /// Describes the violation and names the field, or the limit.
     pub(crate) message: String,
 }
 
-impl ContractViolation {
-    pub(super) fn new(field: &str, what: impl std::fmt::Display) -> ContractViolation {
-        ContractViolation { message: format!("result `{field}`: {what}") }
+impl InvalidResult {
+    pub(super) fn contract(field: &str, what: impl std::fmt::Display) -> InvalidResult {
+        InvalidResult { fault: Fault::Contract, message: format!("result `{field}`: {what}") }
+    }
+
+    pub(super) fn limit(message: String) -> InvalidResult {
+        InvalidResult { fault: Fault::Limit, message }
     }
 }
 
 /// Checks that every lane states how many of its rows are done, and has a failure exactly if not all are.
-pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), ContractViolation> {
+pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), InvalidResult> {
     let done = &result.done;
     if done.len() != lanes.len() {
         let what = format!("{} entries for {} lanes", done.len(), lanes.len());
-        return Err(ContractViolation::new("done", what));
+        return Err(InvalidResult::contract("done", what));
     }
     let mut failures = result.failures.iter();
     let mut failure = failures.next();
     for (lane, (done, rows)) in (0_u32..).zip(done.iter().zip(lanes)) {
         if done > rows {
-            return Err(ContractViolation::new(
+            return Err(InvalidResult::contract(
                 "done",
                 format!("lane {lane} has {rows} rows, {done} are done"),
             ));
@@ -36,11 +46,11 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Contract
         match (done < rows, named) {
             (true, false) => {
                 let what = format!("lane {lane} is done up to row {done} of {rows} but has no failure");
-                return Err(ContractViolation::new("failures", what));
+                return Err(InvalidResult::contract("failures", what));
             }
             (false, true) => {
                 let what = format!("all rows of lane {lane} are done but it has a failure");
-                return Err(ContractViolation::new("failures", what));
+                return Err(InvalidResult::contract("failures", what));
             }
             (true, true) => failure = failures.next(),
             (false, false) => {}
@@ -50,9 +60,40 @@ pub(super) fn lanes(lanes: &[u32], result: &wit::Results) -> Result<(), Contract
         None => Ok(()),
         Some(failure) => {
             let what = format!("lane {} does not exist or is out of order", failure.lane);
-            Err(ContractViolation::new("failures", what))
+            Err(InvalidResult::contract("failures", what))
         }
     }
+}
+
+/// Checks that every changed state belongs to a lane with a done row, and its size. `limits`: `None` for a handler
+/// without state. The lanes of the result must have been checked.
+pub(super) fn states(
+    lanes: &[u32],
+    result: &wit::Results,
+    limits: Option<&StateLimits>,
+) -> Result<(), InvalidResult> {
+    let Some(states) = &result.states else { return Ok(()) };
+    let Some(limits) = limits else {
+        return Err(InvalidResult::contract("states", "no state is configured for this handler"));
+    };
+    column("states.values", &states.values, states.lanes.len())?;
+    let mut before = None;
+    for &lane in &states.lanes {
+        let what = match result.done.get(lane as usize) {
+            None => format!("lane {lane} does not exist, there are {} lanes", lanes.len()),
+            Some(_) if before.is_some_and(|before| lane <= before) => format!("lane {lane} is out of order"),
+            Some(0) => format!("lane {lane} has a new state but no done row"),
+            Some(_) => {
+                before = Some(lane);
+                continue;
+            }
+        };
+        return Err(InvalidResult::contract("states.lanes", what));
+    }
+    for (lane, length) in states.lanes.iter().zip(&states.values.lengths) {
+        limits.check(*lane, usize::try_from(*length).unwrap_or(0)).map_err(InvalidResult::limit)?;
+    }
+    Ok(())
 }
 
 /// Maximum bytes of an unknown name in a message: the name may be as long as the guest's memory.
@@ -84,7 +125,7 @@ pub(super) fn check_and_record_outputs(
     known: &[String],
     outputs: &wit::OutputColumns,
     into: &mut Results,
-) -> Result<CheckedOutputs, ContractViolation> {
+) -> Result<CheckedOutputs, InvalidResult> {
     let count = outputs.causes.len();
     length("outputs.targets", outputs.targets.len(), count)?;
     column("outputs.keys", &outputs.keys, count)?;
@@ -95,7 +136,7 @@ pub(super) fn check_and_record_outputs(
     let names = &outputs.target_names;
     if let Some(entry) = outputs.targets.iter().find(|entry| **entry as usize >= names.len()) {
         let what = format!("index {entry} is out of range, there are {} target names", names.len());
-        return Err(ContractViolation::new("outputs.targets", what));
+        return Err(InvalidResult::contract("outputs.targets", what));
     }
     let targets: Vec<Option<u32>> = names.iter().map(|name| index_of(known, name)).collect();
     let mut rows = Rows::new(lanes, done);
@@ -120,34 +161,34 @@ pub(super) fn check_and_record_outputs(
             Some(_) => size.add(name, body + headers, &into.limits),
         };
         if let Err(reason) = checked {
-            if into.rows_with_outputs.last() == Some(&output.row) {
-                into.rows_with_outputs.pop();
+            if into.rows_with_effects.last() == Some(&output.row) {
+                into.rows_with_effects.pop();
             }
             all_recorded = false;
             invalid.push(InvalidRow { lane: rows.lane, before: output.row - rows.first, reason });
         } else if is_new {
-            into.rows_with_outputs.push(output.row);
+            into.rows_with_effects.push(output.row);
         }
     }
     Ok(CheckedOutputs { invalid, targets, all_recorded })
 }
 
-fn length(field: &str, found: usize, expected: usize) -> Result<(), ContractViolation> {
+fn length(field: &str, found: usize, expected: usize) -> Result<(), InvalidResult> {
     if found == expected {
         return Ok(());
     }
-    Err(ContractViolation::new(field, format!("{found} entries, expected {expected}")))
+    Err(InvalidResult::contract(field, format!("{found} entries, expected {expected}")))
 }
 
-fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), ContractViolation> {
+fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), InvalidResult> {
     length(&format!("{field}.lengths"), column.lengths.len(), entries)?;
     let mut sum = 0_u64;
     for length in &column.lengths {
         match u64::try_from(*length) {
             Ok(length) => sum += length,
-            Err(_) if *length == super::ABSENT => {}
+            Err(_) if *length == ABSENT => {}
             Err(_) => {
-                return Err(ContractViolation::new(
+                return Err(InvalidResult::contract(
                     &format!("{field}.lengths"),
                     format!("{length} is not a valid length"),
                 ));
@@ -158,17 +199,17 @@ fn column(field: &str, column: &wit::BytesColumn, entries: usize) -> Result<(), 
         return Ok(());
     }
     let what = format!("{} bytes, the lengths add up to {sum}", column.data.len());
-    Err(ContractViolation::new(&format!("{field}.data"), what))
+    Err(InvalidResult::contract(&format!("{field}.data"), what))
 }
 
 /// Checks headers and returns the number of reserved ones.
-fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, ContractViolation> {
+fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, InvalidResult> {
     length("outputs.headers.counts", headers.counts.len(), outputs)?;
     let sum: u64 = headers.counts.iter().map(|count| u64::from(*count)).sum();
     let entries = headers.names.lengths.len();
     if Ok(sum) != u64::try_from(entries) {
         let what = format!("the counts add up to {sum}, but there are {entries} names");
-        return Err(ContractViolation::new("outputs.headers.counts", what));
+        return Err(InvalidResult::contract("outputs.headers.counts", what));
     }
     column("outputs.headers.names", &headers.names, entries)?;
     column("outputs.headers.values", &headers.values, entries)?;
@@ -176,11 +217,11 @@ fn headers(headers: &wit::HeaderColumns, outputs: usize) -> Result<u64, Contract
     let mut reserved = 0;
     for length in &headers.names.lengths {
         let Some(name) = super::batch::next(*length, &mut names) else {
-            return Err(ContractViolation::new("outputs.headers.names", "a header without a name"));
+            return Err(InvalidResult::contract("outputs.headers.names", "a header without a name"));
         };
         if std::str::from_utf8(name).is_err() {
             let what = format!("`{}` is not UTF-8", String::from_utf8_lossy(name));
-            return Err(ContractViolation::new("outputs.headers.names", what));
+            return Err(InvalidResult::contract("outputs.headers.names", what));
         }
         reserved += u64::from(name.starts_with(RESERVED.as_bytes()));
     }
@@ -226,15 +267,15 @@ impl<'a> Rows<'a> {
 
     /// Moves to the row of an output. Returns true if it is another row than the last one. Fails if the row does not
     /// exist, or is lower than the last one.
-    fn go_to(&mut self, cause: u32) -> Result<bool, ContractViolation> {
+    fn go_to(&mut self, cause: u32) -> Result<bool, InvalidResult> {
         if self.last.is_some_and(|last| cause < last) {
             let what = format!("row {cause} comes after a higher row");
-            return Err(ContractViolation::new("outputs.causes", what));
+            return Err(InvalidResult::contract("outputs.causes", what));
         }
         while cause >= self.end {
             let Some((rows, done)) = self.lengths.next() else {
                 let what = format!("row {cause} does not exist, there are {} rows", self.end);
-                return Err(ContractViolation::new("outputs.causes", what));
+                return Err(InvalidResult::contract("outputs.causes", what));
             };
             self.lane = self.lane.wrapping_add(1);
             self.first = self.end;

@@ -1,3 +1,6 @@
+mod keyed;
+mod states;
+
 use keylane_core::{Fault, LaneEnd, Verdict};
 
 use super::limits::OUTPUTS_MAX;
@@ -65,14 +68,14 @@ fn some(text: &str) -> Option<String> {
 #[test]
 fn a_valid_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
     let mut results = Results::new(OUTPUT_BYTES);
-    results.accept(&LANES, &known(), valid()).unwrap();
+    results.accept(&LANES, &known(), None, valid()).unwrap();
     let done = |done| LaneEnd { done, verdict: None };
     assert_eq!(results.lane_ends(), [done(2), LaneEnd { done: 1, verdict: Some(Verdict::Reject) }, done(1)]);
     assert_eq!(
         results.stopped_lanes(),
         [StoppedLane { lane: 1, verdict: Verdict::Reject, reason: "no key".to_owned() }]
     );
-    assert_eq!(results.rows_with_outputs(), [0, 2, 5]);
+    assert_eq!(results.rows_with_effects(), [0, 2, 5]);
     assert_eq!(results.reserved_headers(), 1);
     assert_eq!(
         seen(&results),
@@ -88,9 +91,10 @@ fn a_valid_result_is_taken_and_outputs_of_rows_that_are_not_done_are_dropped() {
 #[test]
 fn a_row_can_be_retracted_with_the_rows_behind_it() {
     let mut results = Results::new(OUTPUT_BYTES);
-    results.accept(&LANES, &known(), valid()).unwrap();
+    results.accept(&LANES, &known(), None, valid()).unwrap();
     for (lane, done) in [(0, 1), (1, 0), (2, 1)] {
-        results.retract(lane, done, Verdict::Unpublishable, format!("row {done} is too large"));
+        let reason = format!("row {done} is too large");
+        results.retract(lane, done, Verdict::Unpublishable, reason).unwrap();
     }
     let unpublishable = |done| LaneEnd { done, verdict: Some(Verdict::Unpublishable) };
     let done = LaneEnd { done: 1, verdict: None };
@@ -187,8 +191,8 @@ fn a_result_that_violates_the_contract_is_refused_with_the_name_of_the_field() {
     for (corrupt, message) in cases {
         let mut result = valid();
         corrupt(&mut result);
-        let refused = Results::new(OUTPUT_BYTES).accept(&LANES, &known(), result);
-        assert_eq!(refused, Err(ContractViolation { message: message.to_owned() }));
+        let refused = Results::new(OUTPUT_BYTES).accept(&LANES, &known(), None, result);
+        assert_eq!(refused, Err(InvalidResult { fault: Fault::Contract, message: message.to_owned() }));
     }
 }
 
@@ -198,9 +202,9 @@ fn outputs_up_to_the_limits_are_taken() {
         let mut result = valid();
         result.outputs = Some(big(outputs, bytes));
         let mut results = Results::new(OUTPUT_BYTES);
-        results.accept(&LANES, &known(), result).unwrap();
+        results.accept(&LANES, &known(), None, result).unwrap();
         assert_eq!(results.outputs().count(), outputs);
-        assert_eq!(results.rows_with_outputs(), [0]);
+        assert_eq!(results.rows_with_effects(), [0]);
     }
 }
 
@@ -240,15 +244,15 @@ fn a_row_with_an_unknown_target_is_retracted_and_the_others_stay() {
     // The second output of row 3 has an unknown target, and so has the output of row 5, the first of its lane.
     let (causes, targets) = ([0, 2, 3, 3, 4, 5], [0, 0, 0, 1, 0, 1]);
     let values = ["v0", "v2", "v3", "v3", "v4", "v5"].map(Some);
-    results.accept(&LANES, &known(), with_outputs(&causes, &targets, &values)).unwrap();
+    results.accept(&LANES, &known(), None, with_outputs(&causes, &targets, &values)).unwrap();
     let reason = "the output `nowhere` is not configured: the handler has `other`, `totals`";
     assert_eq!(retracted(&results), [(1, 1, reason), (2, 0, reason)]);
-    assert_eq!(results.rows_with_outputs(), [0, 2]);
+    assert_eq!(results.rows_with_effects(), [0, 2]);
     let values: Vec<_> = seen(&results).into_iter().map(|output| output.3).collect();
     assert_eq!(values, [some("v0"), some("v2")]);
 
     results.clear();
-    results.accept(&LANES, &[], with_outputs(&[4], &[0], &[Some("v")])).unwrap();
+    results.accept(&LANES, &[], None, with_outputs(&[4], &[0], &[Some("v")])).unwrap();
     let reason = "the output `totals` is not configured: the handler has no outputs";
     assert_eq!(retracted(&results), [(1, 2, reason)]);
 }
@@ -261,10 +265,10 @@ fn a_row_that_is_not_done_may_name_an_unknown_target() {
         failures: vec![failure(1)],
         ..with_outputs(&[2, 5], &[1, 0], &[Some("v2"), Some("v5")])
     };
-    results.accept(&LANES, &known(), result).unwrap();
+    results.accept(&LANES, &known(), None, result).unwrap();
     assert_eq!(results.stopped_lanes().len(), 1, "the guest's own");
     assert_eq!(results.stopped_lanes()[0].verdict, Verdict::Reject);
-    assert_eq!(results.rows_with_outputs(), [5]);
+    assert_eq!(results.rows_with_effects(), [5]);
 }
 
 #[test]
@@ -296,7 +300,7 @@ fn a_row_that_exceeds_a_limit_is_retracted_with_the_limit() {
         ),
     ] {
         let mut results = Results::new(max_output_bytes);
-        results.accept(&LANES, &known(), result).unwrap();
+        results.accept(&LANES, &known(), None, result).unwrap();
         assert_eq!(retracted(&results), [(1, 1, reason)]);
         assert_eq!(results.outputs().count(), 0);
     }
@@ -321,7 +325,7 @@ fn unknown_target_names_cost_no_memory() {
         states: None,
     };
     let mut results = Results::new(OUTPUT_BYTES);
-    results.accept(&lanes, &known(), result).unwrap();
+    results.accept(&lanes, &known(), None, result).unwrap();
     assert_eq!(results.stopped_lanes().len(), 1_000);
     let reason_bytes: usize = results.stopped_lanes().iter().map(|stopped| stopped.reason.capacity()).sum();
     assert!(reason_bytes < 1_000 * 1_024, "{reason_bytes} bytes");
@@ -336,8 +340,8 @@ fn unknown_target_names_cost_no_memory() {
 fn one_output_may_be_larger_than_the_default_limit_of_an_event() {
     let mut results = Results::new(9 << 20);
     let value = "v".repeat(9 << 20);
-    results.accept(&LANES, &known(), with_outputs(&[0], &[0], &[Some(&value)])).unwrap();
-    assert_eq!(results.rows_with_outputs(), [0]);
+    results.accept(&LANES, &known(), None, with_outputs(&[0], &[0], &[Some(&value)])).unwrap();
+    assert_eq!(results.rows_with_effects(), [0]);
 }
 
 #[test]
@@ -349,7 +353,7 @@ fn a_reason_is_truncated_between_characters() {
     });
     result.failures = vec![wit::LaneFailure { lane: 1, failure: retry }];
     let mut results = Results::new(OUTPUT_BYTES);
-    results.accept(&LANES, &known(), result).unwrap();
+    results.accept(&LANES, &known(), None, result).unwrap();
     let stopped = &results.stopped_lanes()[0];
     assert_eq!(stopped.verdict, Verdict::Retry { after: Some(Duration::from_millis(5)) });
     assert_eq!(stopped.reason, "ä".repeat(512));
@@ -369,7 +373,7 @@ fn rows_of_a_handler_get_the_same_form() {
     results.push_row(1, &known(), &[]).unwrap();
     results.push_row(2, &known(), &[output("b", &["x", "keylane-y"]), output("c", &[])]).unwrap();
     results.end_lane(0, 3, None);
-    assert_eq!(results.rows_with_outputs(), [0, 2]);
+    assert_eq!(results.rows_with_effects(), [0, 2]);
     assert_eq!(results.reserved_headers(), 1);
     assert_eq!(
         seen(&results),

@@ -151,7 +151,7 @@ fn a_trap_names_the_functions_keeps_the_rows_before_it_and_drops_the_instance() 
     assert_eq!(failure.message, "wasm trap: wasm `unreachable` instruction executed in `boom` < `handle`");
     assert_eq!(failure.row, Some(2));
     assert_eq!(call.results.lane_ends(), [done(1), done(1), done(0)], "the last lane was not reached");
-    assert_eq!(call.results.rows_with_outputs(), [0]);
+    assert_eq!(call.results.rows_with_effects(), [0]);
     assert_eq!(bench.workers.idle_instances(), 0);
     assert_eq!(bench.run(&[&["a"]]).status, CallStatus::Returned);
     assert_eq!(bench.workers.idle_instances(), 1);
