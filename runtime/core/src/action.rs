@@ -433,7 +433,11 @@ pub enum PartitionStop {
     OutOfRange,
     /// The offset was committed in another topic of this name, and `out_of_range = "fail"`.
     OtherTopic,
+    /// Transactional delivery: a topic refuses an output of the event at this offset.
+    OutputRefused,
     /// Transactional delivery: the metadata of the committed offset is not a completed set of this offset. Events beyond
     /// it may have taken effect.
     UnreadableSet,
+    /// The keyed state of the partition can't be used: [`Input::StartRefused`](crate::Input::StartRefused).
+    UnusableState,
 }

@@ -43,6 +43,8 @@ pub enum BlockedOn {
     DeadLetterUnacked,
     /// The commit: every event is settled, or the ownership is closing, but the coordinator does not store the offset.
     Commit,
+    /// A topic of its effects: transactions exclude the partition, and it keeps as many effects as it may.
+    Excluded,
     /// The log: the offset can't be read. Reading is retried with a growing delay.
     ReadFailed(ReadError),
     /// The log: it has records from this offset on, as far as known, but none arrives and no error is reported.

@@ -62,6 +62,9 @@ pub struct TransactionLimits {
     pub max_uncommitted: Option<u64>,
     /// Maximum characters of commit metadata in one transaction.
     pub metadata_total: usize,
+    /// Whether events have a keyed state. The events of one lane that one call has done share the state after the last of
+    /// them, so they get the same settle number: no transaction claims only some of them.
+    pub keyed_state: bool,
 }
 
 /// The value of `max_attempts` for no limit: an event is retried as often as it fails.
@@ -168,6 +171,7 @@ impl Default for TransactionLimits {
             kept_bytes: 32 << 20,
             max_uncommitted: None,
             metadata_total: 512 << 10,
+            keyed_state: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{ArenaSlot, CallId, CommitId, Partition, RebalanceId};
+use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, RebalanceId};
 
 /// How many calls with a single event each may take the place of one longer call. A worker that is idle for a few
 /// microseconds goes to sleep, and waking it costs more than such a call.
@@ -33,6 +33,14 @@ pub enum Input<'a> {
         /// Whether a transaction of a former owner is still open. It usually ends within moments, so the core retries
         /// sooner.
         transaction_open: bool,
+    },
+    /// Keyed state: the state of the partition can't be used, because it is not that of the committed offset, or is
+    /// damaged. Sent in place of `StartResolved`: the partition stops.
+    StartRefused {
+        /// The partition.
+        partition: Partition,
+        /// The committed offset, or 0.
+        offset: i64,
     },
     /// The group revokes these partitions. We own them until `AnswerRevoke`.
     Revoked {
@@ -170,6 +178,16 @@ pub enum Input<'a> {
         partition: Partition,
         /// False: transactions contain it again.
         excluded: bool,
+    },
+    /// Transactional delivery: a topic refuses an output of this settled event for ever. The partition stops: no
+    /// transaction can contain the event, and nothing behind it.
+    EffectRefused {
+        /// The partition.
+        partition: Partition,
+        /// The ownership in which the event has settled.
+        ownership: OwnershipId,
+        /// The event.
+        offset: i64,
     },
     // -- life -----------------------------------------------------------------------------------
     /// Under `--until-end`: the end of this partition. Sent once, before its first row.

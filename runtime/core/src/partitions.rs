@@ -138,6 +138,8 @@ pub(crate) struct CommitState {
     pub(crate) fits_nothing: bool,
     /// Transactional delivery: whether transactions exclude the partition.
     pub(crate) excluded: bool,
+    /// Transactional delivery: the event whose output a topic refuses. The partition stops when the ownership has ended.
+    pub(crate) refused: Option<i64>,
     /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
 }

@@ -77,6 +77,13 @@ impl UnclaimedEvents {
         self.events.partition_point(|event| event.number <= through)
     }
 
+    /// Returns the number of events after which no number is cut: the first `count` (at least one), and those after them
+    /// with the same number as the last.
+    pub(crate) fn whole_steps(&self, count: usize) -> usize {
+        let last = count.checked_sub(1).and_then(|last| self.number(last));
+        last.map_or(count, |last| self.count_through(last))
+    }
+
     /// Returns what the ledger claims without its events after the first `count` ones.
     pub(crate) fn claims<'l>(&self, ledger: &'l Ledger, count: usize) -> Claims<'l> {
         let mut withheld: Vec<i64> = self.events.range(count..).map(|event| event.offset).collect();

@@ -76,6 +76,9 @@ pub struct PartitionView {
     /// Offsets beyond the committed one, settled or missing, that the last commit could not claim. A new owner would
     /// process their events again.
     pub unclaimed: u64,
+    /// Transactional delivery: settled events that no transaction can claim now, because their set does not fit, or the
+    /// partition is excluded.
+    pub withheld: u64,
     /// Bytes of events that were read and are not settled. Set to 0 when the ownership closes.
     pub queued_bytes: u64,
     /// Lanes with a running call.
@@ -180,7 +183,7 @@ impl Core {
                 .partitions
                 .iter()
                 .zip(self.blocked())
-                .filter_map(|(state, blocked)| partition_view(state, blocked))
+                .filter_map(|(state, blocked)| partition_view(state, self.withheld(state), blocked))
                 .collect(),
             lanes: self.lanes.count(),
             ready_lanes: self.lanes.ready(),
@@ -196,7 +199,7 @@ impl Core {
 }
 
 /// Returns the view of a partition; `None`: the partition is not owned.
-fn partition_view(state: &PartitionState, blocked: Option<Blockage>) -> Option<PartitionView> {
+fn partition_view(state: &PartitionState, withheld: u64, blocked: Option<Blockage>) -> Option<PartitionView> {
     let ownership_state = match state.phase {
         Phase::Vacant | Phase::Closed => return None,
         Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => OwnershipState::Starting,
@@ -215,6 +218,7 @@ fn partition_view(state: &PartitionState, blocked: Option<Blockage>) -> Option<P
         open: state.ledger.open(),
         completed_beyond: state.ledger.completed_beyond(),
         unclaimed: state.commit.unclaimed,
+        withheld,
         queued_bytes: state.queued_bytes,
         running_lanes: state.running,
         unacked_lanes: state.unacked,

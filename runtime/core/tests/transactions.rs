@@ -5,51 +5,15 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    AbortCause, Admission, Config, EffectClaim, Input, KeptEffect, LaneEnd, OutOfRange, Partition,
-    PartitionStop, ReadError, Reason, RebalanceId, RetryPolicy, SettleNumber, TransactionLimits, Verdict,
-    codec,
+    AbortCause, Admission, BlockedOn, Config, EffectClaim, Input, KeptEffect, LaneEnd, OutOfRange,
+    OwnershipId, Partition, PartitionStop, ReadError, Reason, RebalanceId, SettleNumber, TransactionLimits,
+    Verdict, codec,
 };
-use shell::{P0, P1, REQUEST, SentTransaction, Shell};
-
-fn transactional(limits: TransactionLimits) -> Config {
-    Config {
-        transactions: Some(limits),
-        retry: RetryPolicy { max_attempts: 1, ..RetryPolicy::default() },
-        ..Config::default()
-    }
-}
+use shell::transactional::{claimed, emit, end_with_output, kept, transactional};
+use shell::{P0, P1, REQUEST, Shell};
 
 fn reading(partitions: &[Partition]) -> Shell {
     Shell::reading(transactional(TransactionLimits::default()), partitions, 64)
-}
-
-/// The kept effects: their numbers, offsets and kinds.
-fn kept(shell: &Shell) -> Vec<(u64, i64, KeptEffect)> {
-    shell.kept.iter().map(|effects| (effects.number.0, effects.event.offset, effects.effect)).collect()
-}
-
-/// What a transaction claims beyond its offset.
-fn claimed(transaction: &SentTransaction, at: usize) -> (i64, Vec<(i64, i64)>) {
-    let found = transaction.entries.get(at).zip(transaction.sets.get(at));
-    let (entry, set) = found.expect("the transaction has so many entries");
-    let Partition { number, .. } = entry.partition;
-    let identity = codec::Identity { topic_id: [0; 16], partition: number, offset: entry.offset };
-    (entry.offset, codec::decode(set.as_bytes(), &identity, i64::MAX).expect("a valid set"))
-}
-
-/// One event of a lane of its own was read, and its call ends with an output of this size.
-fn emit(shell: &mut Shell, offset: i64, bytes: u32) {
-    shell.fetch(P0, &[(offset, offset.unsigned_abs())]);
-    end_with_output(shell, bytes);
-}
-
-fn end_with_output(shell: &mut Shell, bytes: u32) {
-    let call = shell.calls.remove(0);
-    let lanes = [LaneEnd { done: 1, verdict: None }];
-    assert_eq!(call.rows.len(), 1);
-    let (took, call) = (Duration::from_millis(1), call.id);
-    let with_outputs = &[0];
-    shell.give(Input::CallEnded { call, lanes: &lanes, with_outputs, output_bytes: &[bytes], took });
 }
 
 #[test]
@@ -272,6 +236,69 @@ fn an_excluded_partition_does_not_hold_the_others() {
     shell.give(Input::Revoked { request: REQUEST, partitions: &[P1] });
     assert_eq!(shell.revoked, [[P1]], "nothing of it can be committed");
     assert_eq!(shell.kept, []);
+}
+
+#[test]
+fn an_excluded_partition_keeps_no_more_than_its_share() {
+    let limits = TransactionLimits { kept_bytes: 400, ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0, P1], 64);
+    shell.give(Input::ExcludePartition { partition: P0, excluded: true });
+    emit(&mut shell, 0, 300);
+    shell.fetch(P0, &[(1, 1), (2, 2)]);
+    shell.wait(Duration::from_secs(1));
+    assert!(shell.calls.is_empty(), "nothing that settles could be claimed");
+    let view = shell.core.view();
+    let excluded = view.partitions.first().expect("two partitions are owned");
+    assert_eq!(excluded.withheld, 1);
+    assert_eq!(excluded.blocked.map(|blocked| blocked.blocked_on), Some(BlockedOn::Excluded));
+    shell.fetch(P1, &[(0, 9)]);
+    end_with_output(&mut shell, 10);
+    shell.wait(Duration::from_millis(150));
+    assert_eq!(
+        shell.commit_transaction().entries.iter().map(|entry| entry.partition).collect::<Vec<_>>(),
+        [P1]
+    );
+    shell.give(Input::ExcludePartition { partition: P0, excluded: false });
+    shell.wait(Duration::from_millis(150));
+    assert_eq!(claimed(&shell.commit_transaction(), 0), (1, vec![]));
+    assert_eq!(shell.calls.len(), 2, "the partition continues");
+    assert_eq!(shell.core.view().partitions.first().map(|view| view.withheld), Some(0));
+}
+
+#[test]
+fn a_refused_output_stops_its_partition() {
+    let mut shell = reading(&[P0, P1]);
+    emit(&mut shell, 0, 10);
+    shell.fetch(P0, &[(1, 1)]);
+    shell.fetch(P1, &[(0, 9)]);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    let ownership = transaction.claims[0].ownership;
+    let refused = |ownership| Input::EffectRefused { partition: P0, ownership, offset: 0 };
+    shell.give(refused(OwnershipId(ownership.0 + 7)));
+    assert_eq!(shell.partition_stops, [], "the ownership of the event has ended");
+    shell.give(refused(ownership));
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::Excluded });
+    assert_eq!(shell.partition_stops, [], "a call of the partition still runs");
+    let call = shell.cancelled.remove(0);
+    shell.give(Input::CallTerminated { call });
+    assert_eq!(shell.partition_stops, [(P0, 0, PartitionStop::OutputRefused)]);
+    assert_eq!(shell.kept, [], "they have not taken effect");
+    end_with_output(&mut shell, 10);
+    let transaction = shell.commit_transaction();
+    assert_eq!(transaction.entries.iter().map(|entry| entry.partition).collect::<Vec<_>>(), [P1]);
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    assert_eq!(shell.revoked, [[P0]]);
+
+    // An ownership that is released is not stopped: its next owner finds the same.
+    let mut shell = reading(&[P0]);
+    emit(&mut shell, 0, 10);
+    shell.wait(Duration::from_millis(150));
+    let transaction = shell.transactions.remove(0);
+    shell.give(Input::Revoked { request: REQUEST, partitions: &[P0] });
+    shell.give(refused(transaction.claims[0].ownership));
+    shell.give(Input::TransactionAborted { id: transaction.id, why: AbortCause::Excluded });
+    assert_eq!((shell.revoked.as_slice(), shell.partition_stops.len()), (&[vec![P0]][..], 0));
 }
 
 #[test]

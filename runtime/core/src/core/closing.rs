@@ -272,6 +272,7 @@ impl Core {
         }
         self.notify_ownership_ended(index, OwnershipEnd::Closed);
         self.restart_inside_log(index);
+        self.stop_after_refusal(index);
     }
 
     /// Restarts an ownership inside the log, if it ended because its position was outside the log.
@@ -306,6 +307,20 @@ impl Core {
         self.request_lookup(index);
     }
 
+    /// Keyed state: looks up the start of a partition whose topic was recreated, so that its states are checked. `before`:
+    /// the phase of the ownership that has ended.
+    fn look_up_new_topic(&mut self, index: u32, before: Phase) {
+        if before != Phase::Resolved {
+            return self.look_up_in_place(index);
+        }
+        // It is not part of the assignment yet: an assign adds it, the pending one or a late one.
+        let late = self.rebalance.assign.is_none();
+        let lookup = Lookup { late, ..Lookup::new(self.now.uptime) };
+        self.partitions.get_mut(index).phase = Phase::LookingUp(lookup);
+        self.rebalance.looking_up = true;
+        self.request_lookup(index);
+    }
+
     /// Ends an ownership whose committed state is not known, and begins another one in its place.
     pub(super) fn look_up_again(&mut self, index: u32) {
         if self.is_being_released(index) {
@@ -325,7 +340,7 @@ impl Core {
         }
     }
 
-    fn is_being_released(&self, index: u32) -> bool {
+    pub(super) fn is_being_released(&self, index: u32) -> bool {
         self.is_revoked(index) || self.drain.is_some()
     }
 
@@ -365,7 +380,9 @@ impl Core {
         self.drop_queued();
         self.partitions.get_mut(index).topic_id = topic_id;
         self.outbox.notice(Notice::TopicRecreated { partition, offset: log_start });
-        if phase == Phase::Resolved {
+        if self.transactions.as_ref().is_some_and(|transactions| transactions.limits.keyed_state) {
+            self.look_up_new_topic(index, phase); // the states are those of the former topic
+        } else if phase == Phase::Resolved {
             self.begin_ownership_at(index, log_start, Phase::Resolved); // the pending assign includes it
         } else {
             self.restart_ownership(index, log_start);

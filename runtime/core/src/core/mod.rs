@@ -14,6 +14,7 @@ mod dispatching;
 mod ownership;
 mod read_errors;
 mod reading;
+mod refusals;
 mod retry_delay;
 mod rounds;
 mod scans;
@@ -119,6 +120,7 @@ impl Core {
         match input {
             Input::AssignRequested { request, partitions } => self.assign_requested(request, partitions),
             Input::StartResolved { partition, start } => self.start_resolved(partition, &start),
+            Input::StartRefused { partition, offset } => self.start_refused(partition, offset),
             Input::LookupFailed { partition, transaction_open } => {
                 self.lookup_failed(partition, transaction_open)
             }
@@ -146,6 +148,9 @@ impl Core {
             Input::CommitTimedOut { id } => self.commit_timed_out(id),
             Input::TransactionAborted { id, why } => self.transaction_aborted(id, why),
             Input::ExcludePartition { partition, excluded } => self.exclude(partition, excluded),
+            Input::EffectRefused { partition, ownership, offset } => {
+                self.effect_refused(partition, ownership, offset);
+            }
             Input::EndKnown { partition, offset } => self.end_known(partition, offset),
             Input::Drain { deadline } => self.drain(deadline),
             Input::Tick => {}

@@ -75,6 +75,14 @@ impl Core {
         }
     }
 
+    /// Handles a start that can't be used, although it is known.
+    pub(super) fn start_refused(&mut self, id: Partition, offset: i64) {
+        let Some((index, _)) = self.lookup_mut(id) else { return };
+        self.outbox.push(Pending::PartitionStopped(id, offset, PartitionStop::UnusableState));
+        self.stop_partition(index);
+        self.answer_assign_if_ready();
+    }
+
     pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
         let again_at = self.now.uptime + LOOKUP_PAUSE;
         let now = self.now.uptime;

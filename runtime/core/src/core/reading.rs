@@ -104,7 +104,7 @@ impl Core {
         if open {
             state.ledger.settle(row.offset);
             if let Some(transactions) = &mut self.transactions {
-                transactions.number(state, row.offset, 0);
+                transactions.number(state, (row.offset, 0), false);
             }
             self.committer.count_settled(1);
             self.outbox.counters.filtered += 1;

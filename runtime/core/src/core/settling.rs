@@ -170,7 +170,8 @@ impl Core {
             }
             state.ledger.settle(row.offset);
             if let Some(transactions) = &mut self.transactions {
-                let kept = KeptRow { id, row: lane.settled_to, of_call: row, row_state };
+                let shares = transactions.limits.keyed_state && lane.settled_to > before;
+                let kept = KeptRow { id, row: lane.settled_to, of_call: row, row_state, shares };
                 kept.settle(transactions, state, (call.attempt, &call.output_bytes), &mut self.outbox);
             }
             self.times.record_settled(row.timestamp, self.now);
@@ -231,6 +232,8 @@ struct KeptRow<'c> {
     row: u32,
     of_call: &'c Row,
     row_state: &'c RowState,
+    /// Whether it shares a state with the row before it.
+    shares: bool,
 }
 
 impl KeptRow<'_> {
@@ -242,7 +245,7 @@ impl KeptRow<'_> {
         (attempt, output_bytes): (u32, &[(u32, u32)]),
         outbox: &mut Outbox,
     ) {
-        let &KeptRow { id: call, row, of_call: event, row_state } = self;
+        let &KeptRow { id: call, row, of_call: event, row_state, shares } = self;
         let effect = match row_state.awaited {
             Awaited::Transaction(effect) => Some(effect),
             Awaited::Nothing | Awaited::Acks(_) | Awaited::Outcome(_) => None,
@@ -258,7 +261,7 @@ impl KeptRow<'_> {
                 at.and_then(|at| output_bytes.get(at)).map_or(0, |&(_, bytes)| bytes.into())
             }
         };
-        let number = transactions.number(state, event.offset, bytes);
+        let number = transactions.number(state, (event.offset, bytes), shares);
         if let Some(effect) = effect {
             outbox.keep(KeptEffects { number, effect, call, row, event: *event, attempt });
         }

@@ -146,7 +146,11 @@ fn blocked_without_call(state: &PartitionState) -> Option<Blockage> {
         Some(failure) if failure.reported => {
             blocked_at(Some(failure.offset), BlockedOn::ReadFailed(failure.why))
         }
-        _ if state.ledger.open() > 0 => blocked_at(committable, BlockedOn::Undispatched),
+        _ if state.ledger.open() > 0 => {
+            let is_held = state.commit.excluded && state.hold.is_some();
+            blocked_at(committable, if is_held { BlockedOn::Excluded } else { BlockedOn::Undispatched })
+        }
+        _ if state.is_dirty() && state.commit.excluded => blocked_at(committable, BlockedOn::Excluded),
         _ if state.is_dirty() => blocked_at(committable, BlockedOn::Commit),
         _ => {
             let Unfetched { leader_responds, .. } = state.reading.unfetched?;

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test file uses only some functions")]
 
+pub(crate) mod transactional;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 use super::transactions::Claimed;
 use crate::codec::{Encoder, Identity};
 use crate::partitions::{PartitionState, Phase};
-use crate::{Action, CommitEntry, CommitId, EffectClaim, OwnershipId};
+use crate::{Action, CommitEntry, CommitId, EffectClaim, OwnershipId, SettleNumber};
 
 /// With a lower limit, in characters, a set can claim nothing.
 const METADATA_LIMIT_MIN: usize = 32;
@@ -125,6 +125,15 @@ impl CommitInFlight {
     /// Returns whether an unanswered commit contains the partition.
     pub(super) fn contains(&self, index: u32) -> bool {
         self.in_flight.is_some() && self.sent.binary_search_by_key(&index, |sent| sent.index).is_ok()
+    }
+
+    /// Returns the last event of an ownership that the unanswered transaction claims; `None`: it does not contain the
+    /// ownership.
+    pub(super) fn claimed_through(&self, index: u32, ownership: OwnershipId) -> Option<SettleNumber> {
+        let at =
+            self.in_flight.and_then(|_| self.sent.binary_search_by_key(&index, |sent| sent.index).ok())?;
+        let sent = self.sent.get(at).filter(|sent| sent.ownership == ownership && !sent.answered)?;
+        sent.claimed.map(|claimed| claimed.claim.through)
     }
 
     /// Returns the length of the longest set of the last commit.

@@ -10,7 +10,7 @@ use super::super::Core;
 use super::in_flight::CommitInFlight;
 use crate::outbox::Pending;
 use crate::partitions::{PartitionState, Partitions, Phase};
-use crate::unclaimed::Claims;
+use crate::unclaimed::{Claims, UnclaimedEvents};
 use crate::{AbortCause, CallId, CommitId, EffectClaim, Partition, SettleNumber, TransactionLimits};
 
 /// Pauses after aborted transactions: doubled each time.
@@ -83,14 +83,15 @@ impl Transactions {
         }
     }
 
-    /// Numbers an event of this partition that has settled.
+    /// Numbers an event of this partition that has settled. `shares`: it shares a state with the event before it, and so
+    /// its number.
     pub(in crate::core) fn number(
         &mut self,
         state: &mut PartitionState,
-        offset: i64,
-        effect_bytes: u64,
+        (offset, effect_bytes): (i64, u64),
+        shares: bool,
     ) -> SettleNumber {
-        self.last_number.0 += 1;
+        self.last_number.0 += u64::from(!shares);
         self.kept_bytes += state.unclaimed.push(self.last_number, offset, effect_bytes);
         self.unclaimed += 1;
         self.last_number
@@ -277,15 +278,26 @@ impl Core {
         }
     }
 
+    /// Returns the number of settled events of a partition that no transaction can claim now.
+    pub(crate) fn withheld(&self, state: &PartitionState) -> u64 {
+        if !is_withheld(state) {
+            return 0;
+        }
+        let index = self.partitions.find(state.id);
+        let claimed = index.and_then(|index| self.committer.commit.claimed_through(index, state.ownership));
+        let claimed = claimed.map_or(0, |through| state.unclaimed.count_through(through));
+        (state.unclaimed.len() - claimed) as u64
+    }
+
     /// Returns whether a transaction that contains the partition is undecided.
     pub(in crate::core) fn is_in_transaction(&self, id: Partition) -> bool {
         let index = self.partitions.find(id);
         self.transactions.is_some() && index.is_some_and(|index| self.committer.commit.contains(index))
     }
 
-    /// Holds partitions back whose kept effects exceed their share while no transaction can claim all of them. The lane of
-    /// the first unsettled event, and events that were dispatched before, are never held back: when they settle, the sets
-    /// of the partition become shorter.
+    /// Holds partitions back whose kept effects exceed their share while no transaction can claim all of them. Events that
+    /// were dispatched before are never held back. Neither is the lane of the first unsettled event, because its settling
+    /// makes the sets of the partition shorter; except if the partition is excluded, for which no set is sent.
     pub(in crate::core) fn hold_partitions(&mut self) {
         let Some(transactions) = &mut self.transactions else { return };
         if !transactions.any_withheld && !transactions.any_held {
@@ -299,7 +311,7 @@ impl Core {
             let exceeds = is_withheld(state) && state.unclaimed.bytes() > share;
             let held = state.phase == Phase::Active && (exceeds || all);
             transactions.any_held |= held;
-            let hold = held.then(|| state.ledger.committable());
+            let hold = held.then(|| state.ledger.committable() - i64::from(state.commit.excluded));
             if hold != state.hold {
                 state.hold = hold;
                 self.lanes.set_barrier(index, state.barrier());
@@ -361,11 +373,11 @@ impl CommitInFlight {
         let mut offset = add(self, all);
         let mut set_too_long = offset.is_none();
         if set_too_long {
-            (count, offset) = self.bisect(all, at, add);
+            (count, offset) = self.bisect(unclaimed, all, at, add);
         }
         while offset.is_none() && count.max(all) < unclaimed.len() {
             // Only later events shorten the set, so the transaction has to be larger than it should be.
-            count = (2 * count.max(all)).clamp(1, unclaimed.len());
+            count = unclaimed.whole_steps((2 * count.max(all)).clamp(1, unclaimed.len()));
             offset = add(self, count);
             set_too_long = offset.is_none();
         }
@@ -391,13 +403,17 @@ impl CommitInFlight {
     /// Returns the highest count whose set fits, as far as bisection finds it, and its offset.
     fn bisect(
         &mut self,
+        unclaimed: &UnclaimedEvents,
         all: usize,
         at: usize,
         add: impl Fn(&mut CommitInFlight, usize) -> Option<i64>,
     ) -> (usize, Option<i64>) {
         let (mut best, mut too_many) = ((0, None), all);
-        while too_many - best.0 > 1 {
-            let middle = best.0.midpoint(too_many);
+        while unclaimed.whole_steps(best.0 + 1) < too_many {
+            let mut middle = unclaimed.whole_steps(best.0.midpoint(too_many).max(best.0 + 1));
+            if middle >= too_many {
+                middle = unclaimed.whole_steps(best.0 + 1);
+            }
             self.truncate_metadata(at);
             match add(self, middle) {
                 Some(offset) => best = (middle, Some(offset)),
