@@ -2,17 +2,17 @@
 //!
 //! The modules follow the life of an event: `source` reads it, `admit` filters it and finds its lane key, the core
 //! (`keylane-core`) queues it on the lane of its key, `guest` calls the handler, `sink` publishes the emitted
-//! outputs, and `source` commits the settled offsets. `app` builds all of it from a checked configuration and
+//! outputs, and `source` commits the settled offsets. `changelog` restores keyed state. `app` builds all of it from a checked configuration and
 //! runs the event loop, which carries out the core's actions.
 //!
 //! Each layer uses only the layers below it; siblings never import each other:
 //!
 //! ```text
-//! main ─ cli  →  app  →  source | admit | sink | guest  →  config | librdkafka  →  logging | status | keylane-admin | keylane-core
+//! main ─ cli  →  app  →  source | admit | changelog | sink | guest  →  config | librdkafka  →  logging | status | keylane-admin | keylane-core
 //! ```
 //!
-//! Five of these modules are crates of their own, beside this folder: `keylane-admin`, `keylane-core`, `keylane-guest`,
-//! `keylane-librdkafka` and `keylane-log`.
+//! Six of these modules are crates of their own, beside this folder: `keylane-admin`, `keylane-core`, `keylane-guest`,
+//! `keylane-librdkafka`, `keylane-log` and `keylane-state`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -22,6 +22,7 @@
 
 mod admit;
 mod app;
+mod changelog;
 pub mod cli;
 mod config;
 mod sink;

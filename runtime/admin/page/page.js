@@ -212,6 +212,11 @@ function problemsOf(status) {
     const what = `${handler}: no broker can be reached: every connection is down, or has not responded for 10 s.`;
     if (none) add("problem", "without brokers", [what], { remedy: "check that the brokers run and respond" });
   }
+  for (const { handler, transactions } of handlers) {
+    const what = `${handler}: the brokers can't keep transactions: ${ended(transactions?.unavailable ?? "")}`;
+    const remedy = "check that the brokers run; it is tried again";
+    if (transactions?.unavailable) add("problem", "without transactions", [what], { remedy });
+  }
   for (const handler of handlers) addStalls(handler, add);
   for (const { handler, group, state, failures, blocking_topic: topic, partitions, totals } of handlers) {
     if (topic) {
@@ -458,6 +463,7 @@ function createPartition({ of, name }) {
   const row = {
     badge: badge(),
     paused: badge(),
+    leftOut: badge(),
     rects: PARTS.map((part) => partRect(part, 0)),
     mark: s("rect", { class: "mark", y: -3, height: 22 }),
     values: [h("span"), h("span"), h("span")],
@@ -470,7 +476,7 @@ function createPartition({ of, name }) {
   row.why = h("div", "why", row.what, row.error, row.remedy);
   const cells = ["not settled", "not committed", "oldest"].map((label, index) =>
     h("span", "cell", muted(label), " ", row.values[index]));
-  const title = h("span", "title", h("strong", {}, name), row.badge, row.paused);
+  const title = h("span", "title", h("strong", {}, name), row.badge, row.paused, row.leftOut);
   row.details = h("details", {}, h("summary", {}, title, row.strip, ...cells), row.facts);
   row.details.ontoggle = render;
   row.element = h("li", { "data-partition": name, "data-handler": of.handler }, row.details, row.why);
@@ -483,6 +489,8 @@ function updatePartition(row, partition) {
   attr(row.element, "data-stalled", Boolean(stalled));
   attr(row.element, "data-state", state);
   setBadge(row.badge, stalled ? "stalled" : state !== "active" && state, bad ? "problem" : "");
+  const leftOut = known(partition.left_out) ? `topic ${partition.left_out.topic}: ${partition.left_out.error}` : null;
+  setBadge(row.leftOut, leftOut && "left out of transactions", "warning");
   setBadge(row.paused, partition.read_limit && `reading paused: ${partition.read_limit}`, "warning");
   drawStrip(row, partition);
   setText(row.values[0], count(partition.lag_unsettled));
@@ -499,6 +507,8 @@ function updatePartition(row, partition) {
     "End of the log": offset(partition.log_end),
     "Settled beyond an unsettled event": count(partition.completed_beyond),
     "Settled or missing, not claimed": count(partition.unclaimed),
+    "Withheld events": count(partition.withheld),
+    "Left out of transactions": leftOut ?? "no",
     "Queued or in progress": `${count(partition.queued)} (${bytes(partition.queued_bytes)})`,
     "Running lanes": count(partition.running_lanes),
     "Unacknowledged lanes": count(partition.unacked_lanes),
@@ -582,6 +592,20 @@ function brokerFact({ broker, state, round_trip_us: average, round_trip_p99_us: 
   return [`Broker ${broker}`, joined([state, time, throttle && `throttled for up to ${duration(throttle)}`], "; ")];
 }
 
+function transactionFacts(transactions) {
+  if (!transactions) return {};
+  const { p50_us: p50, p99_us: p99, records_per_transaction: records, last_abort: abort } = transactions;
+  const results = `${count(transactions.committed)} committed, ${count(transactions.aborted)} aborted`;
+  return {
+    Transactions: rate(transactions.rate),
+    "Transaction time p50, p99": known(p50) ? `${microseconds(p50)}, ${microseconds(p99)}` : "–",
+    "Records per transaction": count(records),
+    "Total transactions": results,
+    "Kept outputs": bytes(transactions.kept_bytes),
+    "Last abort": abort ? `${clock(abort.time_ms)}: ${abort.reason}` : "none",
+  };
+}
+
 function createHandler({ handler }) {
   const row = { state: badge(), group: muted(), failures: paragraph("failures"), facts: facts(), more: facts() };
   const head = h("div", "head", h("h3", {}, handler), row.state, row.group);
@@ -615,6 +639,8 @@ function updateHandler(row, handler) {
     "Lanes in retry": count(handler.retrying_lanes),
     Brokers: brokersOf(handler),
     "Fetched ahead": bytes(handler.fetch_queue_bytes),
+    Delivery: handler.delivery,
+    ...transactionFacts(handler.transactions),
     Component: `${component.split("/").pop()} ${digest(handler.component_sha256)}`,
     ...Object.fromEntries(totals.slice(0, 5)),
   });

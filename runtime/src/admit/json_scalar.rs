@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use keylane_state::record_key::KeyPart;
+
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A JSON scalar in canonical form: equal JSON scalars are equal here, and values of different types differ. Exception:
@@ -22,6 +24,19 @@ impl fmt::Display for Scalar<'_> {
             Scalar::Bool(value) => value.fmt(f),
             Scalar::Integer(value) => value.fmt(f),
             Scalar::Float(bits) => f64::from_bits(bits).fmt(f),
+        }
+    }
+}
+
+impl Scalar<'_> {
+    /// Passes the scalar to `to`, as a part of a record key. Equal scalars are equal parts, and different ones differ.
+    pub(super) fn as_key_part(&self, to: &dyn Fn(KeyPart<'_>)) {
+        match *self {
+            Scalar::Text(text) => to(KeyPart::JsonString(text)),
+            Scalar::Bool(value) => to(KeyPart::JsonLiteral(if value { "true" } else { "false" })),
+            Scalar::Integer(value) => to(KeyPart::JsonNumber(&value.to_string())),
+            // With an exponent, which no integer has here.
+            Scalar::Float(bits) => to(KeyPart::JsonNumber(&format!("{:e}", f64::from_bits(bits)))),
         }
     }
 }

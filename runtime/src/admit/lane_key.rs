@@ -1,10 +1,11 @@
 //! The lane of a record.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use keylane_core::Admission;
+use keylane_state::record_key::{self, KeyPart};
 
 use super::json_scalar;
 use super::{ArenaRecord, Header};
@@ -157,6 +158,78 @@ impl KeySource {
     }
 }
 
+impl LaneRule {
+    /// Appends the key that the state of the record's lane has in a changelog. Two records have the same one if and only if
+    /// their lane keys are equal. The record has a lane.
+    pub fn record_key(&self, record: &ArenaRecord<'_>, key: &mut Vec<u8>) {
+        let part = |part: KeyPart<'_>, key: &mut Vec<u8>| record_key::push_key(part, key);
+        if self.ordering == Ordering::Partition {
+            return part(KeyPart::Partition, key);
+        }
+        let start = key.len();
+        let found = match &self.from {
+            KeySource::Composite(parts) => {
+                record_key::begin_composite(key);
+                parts
+                    .iter()
+                    .try_for_each(|source| source.with_part(record, |part| record_key::push_part(part, key)))
+            }
+            KeySource::Key | KeySource::Header(_) | KeySource::Json(_) | KeySource::RegistryJson(_) => {
+                self.from.with_part(record, |found| part(found, key))
+            }
+        };
+        if found.is_none() {
+            key.truncate(start);
+            part(KeyPart::NoKey, key);
+        }
+    }
+
+    /// Returns a text that determines the record keys of events: the ordering and the lane key.
+    pub fn description(ordering: Ordering, lane_key: &LaneKey, no_key: NoKey) -> String {
+        match (ordering, no_key) {
+            (Ordering::Partition, _) => "ordering = \"partition\"".to_owned(),
+            (Ordering::Unordered, _) => "ordering = \"unordered\"".to_owned(),
+            (Ordering::Key, NoKey::Partition) => format!("{lane_key}, or one lane for events without it"),
+            (Ordering::Key, NoKey::Spread | NoKey::Reject) => lane_key.to_string(),
+        }
+    }
+}
+
+impl KeySource {
+    /// Passes the lane key of a record to `to`, if it is not composite; `None`: the record has none.
+    fn with_part(&self, record: &ArenaRecord<'_>, to: impl FnOnce(KeyPart<'_>)) -> Option<()> {
+        let scalar = |json: &[u8], pointer: &[String], to: &dyn Fn(KeyPart<'_>)| {
+            let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+            json_scalar::hash(json, pointer, &|scalar| {
+                scalar.as_key_part(to);
+                0
+            })
+        };
+        let to = Cell::new(Some(to));
+        let once = |part: KeyPart<'_>| {
+            if let Some(to) = to.take() {
+                to(part);
+            }
+        };
+        match self {
+            KeySource::Key => once(KeyPart::Bytes(record.key?)),
+            KeySource::Header(name) => {
+                let (_, value) = record.headers.filter(|(known, _)| known == name).last()?;
+                once(KeyPart::Bytes(value?));
+            }
+            KeySource::Json(pointer) => {
+                scalar(record.value?, pointer, &once)?;
+            }
+            KeySource::RegistryJson(pointer) => {
+                let value = record.value.filter(|value| value.first() == Some(&0))?;
+                scalar(value.get(REGISTRY_PREFIX..)?, pointer, &once)?;
+            }
+            KeySource::Composite(_) => unreachable!("a part of a composite key is not composite"),
+        }
+        Some(())
+    }
+}
+
 /// Separates the parts of a composite key in reports.
 const SEPARATOR: u8 = 0x1f;
 
@@ -301,5 +374,49 @@ mod tests {
         assert_eq!(of(&LaneKey::Header("none".to_owned())), None);
         let partition = LaneRule::new(Ordering::Partition, &LaneKey::Key, NoKey::Spread);
         assert_eq!(partition.lane_key(&arena.get(slot)), None, "a lane is the whole partition");
+    }
+
+    #[test]
+    fn records_have_the_same_record_key_if_and_only_if_they_have_the_same_lane() {
+        const IDS: [&str; 14] = [
+            "1",
+            "1.0",
+            "\"1\"",
+            "true",
+            "\"true\"",
+            "1e18",
+            "1000000000000000000",
+            "1.5",
+            "\"1.5\"",
+            "-0.0",
+            "0",
+            "\"\"",
+            "1e300",
+            "null",
+        ];
+        let mut arena = crate::admit::Arena::default();
+        for lane_key in [
+            LaneKey::Json("/id".to_owned()),
+            LaneKey::Composite(vec![LaneKey::Json("/id".to_owned()), LaneKey::Key]),
+            LaneKey::Key,
+        ] {
+            let mut rule = LaneRule::new(Ordering::Key, &lane_key, NoKey::Partition);
+            let mut all = Vec::new();
+            for id in IDS {
+                for key in [None, Some(&b""[..]), Some(b"1")] {
+                    let value = format!(r#"{{"id": {id}}}"#).into_bytes();
+                    let (slot, _) = arena.store(key, Some(&value), std::iter::empty(), false);
+                    let mut record_key = Vec::new();
+                    rule.record_key(&arena.get(slot), &mut record_key);
+                    let lane = rule.admission(key, Some(&value), std::iter::empty);
+                    all.push((lane, record_key, format!("{lane_key}: {id}, {key:?}")));
+                }
+            }
+            for (lane, record_key, name) in &all {
+                for (other_lane, other_key, other_name) in &all {
+                    assert_eq!(lane == other_lane, record_key == other_key, "{name}; {other_name}");
+                }
+            }
+        }
     }
 }

@@ -51,7 +51,7 @@ pub fn group_statuses(
 }
 
 /// Returns the error if no broker responds, with the findings at their addresses.
-fn no_broker(config: &Checked, servers: &str, deadline: Deadline) -> anyhow::Error {
+pub(super) fn no_broker(config: &Checked, servers: &str, deadline: Deadline) -> anyhow::Error {
     let protocol = config.kafka.consumer.get("security.protocol").unwrap_or_default();
     let is_tls = protocol.to_ascii_uppercase().ends_with("SSL");
     let (sender, found) = mpsc::sync_channel(1);

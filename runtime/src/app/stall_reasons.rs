@@ -17,6 +17,7 @@ pub(super) fn reason_of(blocked_on: BlockedOn) -> StallReason {
         BlockedOn::OutputsUnacked => stall_reason::OUTPUTS_UNACKED,
         BlockedOn::DeadLetterUnacked => stall_reason::DEAD_LETTER_UNACKED,
         BlockedOn::Commit => stall_reason::COMMIT_NOT_STORED,
+        BlockedOn::Excluded => stall_reason::LEFT_OUT,
         BlockedOn::ReadFailed(ReadError::SeekFailed) => stall_reason::SEEK_FAILED,
         BlockedOn::ReadFailed(_) => stall_reason::READ_ERROR,
         BlockedOn::NotFetched { leader_responds: true } => stall_reason::NOT_FETCHED,

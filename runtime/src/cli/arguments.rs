@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::CommandFailure;
+use super::state::arguments::{OffsetsArguments, StateArguments};
 use super::version::versions;
 use crate::guest::compiler;
 use crate::logging::{self, Format};
@@ -54,6 +55,10 @@ pub enum Command {
     Schema(SchemaArguments),
     /// Show the status of running processes.
     Status(StatusArguments),
+    /// Read and change keyed state, as the changelogs have it.
+    State(StateArguments),
+    /// Change committed offsets.
+    Offsets(OffsetsArguments),
     /// Write one file for a support ticket: versions, limits, the status of running processes, and the configuration
     /// without secrets.
     Report(ReportArguments),

@@ -29,7 +29,8 @@ fn check_components(file: &Path, checked: &Checked) -> Result<Completion, Comman
     let mut sound = Vec::new();
     let mut problems = app::preflight_problems(checked);
     for handler in &checked.handlers {
-        match load::check(&handler.component, AllowedImports { http: handler.uses_http() }) {
+        let allowed = AllowedImports { http: handler.uses_http() };
+        match load::check(&handler.component, allowed, &handler.name, handler.state.is_some()) {
             Ok(inspection) => sound.push(inspection),
             Err(error) => problems.push(format!("handler `{}`: {error}", handler.name)),
         }
@@ -123,7 +124,7 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     let lanes = &handler.lanes;
     line(text, "handler", &handler.name);
     line(text, "  component", &handler.component.display().to_string());
-    if let Some(interface) = component.interface {
+    if let Some(interface) = component.interface(handler.state.is_some()) {
         let size = HumanSize(u64::try_from(component.size).unwrap_or(u64::MAX));
         line(text, "  interface", &format!("{interface}, component size {size}"));
     }
@@ -190,8 +191,7 @@ mod tests {
             cores: NonZero::new(2).expect("2 is not 0"),
         };
         let component = Inspection {
-            interface: Some(HandlerInterface::BatchHandler),
-            keyed: false,
+            interfaces: vec![HandlerInterface::BatchHandler],
             exports: Vec::new(),
             imports: Vec::new(),
             size: 25 << 10,

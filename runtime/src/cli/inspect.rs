@@ -15,8 +15,8 @@ pub(super) fn execute(component: &Path) -> Result<Completion, CommandFailure> {
         .and_then(|bytes| inspect(&name, &bytes))
         .map_err(CommandFailure::Component)?;
     let printed = stdout::print(&describe(&name, &inspection))?;
-    let runs =
-        inspection.interface.is_some() && inspection.refused(AllowedImports { http: true }).next().is_none();
+    let runs = !inspection.interfaces.is_empty()
+        && inspection.refused(AllowedImports { http: true }).next().is_none();
     Ok(if runs { printed } else { Completion::Failure })
 }
 
@@ -29,13 +29,7 @@ fn describe(name: &str, inspection: &Inspection) -> String {
     if inspection.was_core_module {
         line(&mut text, "form", "core module, converted to a component when loaded");
     }
-    match inspection.interface {
-        Some(interface) => line(&mut text, "interface", &interface.to_string()),
-        None if inspection.keyed => {
-            line(&mut text, "interface", "none: `keyed-handler` is not supported in this version of Keylane");
-        }
-        None => line(&mut text, "interface", "none: the component exports no interface of `keylane:handler`"),
-    }
+    line(&mut text, "interface", &interface(inspection));
     for export in &inspection.exports {
         line(&mut text, "export", export);
     }
@@ -51,6 +45,19 @@ fn describe(name: &str, inspection: &Inspection) -> String {
     text
 }
 
+/// Describes how the component is called, which may depend on the configuration.
+fn interface(inspection: &Inspection) -> String {
+    match (inspection.interface(true), inspection.interface(false)) {
+        (None, None) => "none: the component exports no interface of `keylane:handler`".to_owned(),
+        (Some(with_state), None) => format!("{with_state} (needs a state: `[handlers.NAME.state]`)"),
+        (None, Some(interface)) => interface.to_string(),
+        (Some(with_state), Some(interface)) if with_state == interface => interface.to_string(),
+        (Some(with_state), Some(interface)) => {
+            format!("{with_state} with a state (`[handlers.NAME.state]`), {interface} without")
+        }
+    }
+}
+
 fn line(text: &mut String, name: &str, value: &str) {
     let _infallible = writeln!(text, "{name:<11}{value}");
 }
@@ -58,13 +65,13 @@ fn line(text: &mut String, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::{HandlerInterface, Import};
+    use crate::guest::HandlerInterface::{BatchHandler, Handler, KeyedHandler};
+    use crate::guest::Import;
 
     #[test]
     fn the_description_shows_imports_and_exports() {
         let inspection = Inspection {
-            interface: Some(HandlerInterface::BatchHandler),
-            keyed: false,
+            interfaces: vec![BatchHandler],
             exports: vec!["keylane:handler/batch-handler@0.1.0".to_owned()],
             imports: vec![
                 Import { name: "wasi:clocks/wall-clock@0.2.6".to_owned(), kind: ImportKind::Wasi },
@@ -92,10 +99,19 @@ import     wasi:http/types@0.2.6 (refused: build it without)
             "ab".repeat(32)
         );
         assert_eq!(describe("orders.wasm", &inspection), expected);
-        let none = Inspection { interface: None, keyed: true, ..inspection };
-        assert!(
-            describe("x", &none)
-                .contains("interface  none: `keyed-handler` is not supported in this version")
-        );
+        for (interfaces, expected) in [
+            (vec![], "none: the component exports no interface of `keylane:handler`"),
+            (vec![Handler], "handler"),
+            (vec![BatchHandler, Handler], "batch-handler"),
+            (vec![KeyedHandler], "keyed-handler (needs a state: `[handlers.NAME.state]`)"),
+            (
+                vec![KeyedHandler, Handler],
+                "keyed-handler with a state (`[handlers.NAME.state]`), handler without",
+            ),
+        ] {
+            let text = describe("x", &Inspection { interfaces, ..inspection.clone() });
+            let line = text.lines().find_map(|line| line.strip_prefix("interface  "));
+            assert_eq!(line, Some(expected));
+        }
     }
 }

@@ -15,6 +15,7 @@ mod reference;
 mod report;
 mod run;
 mod schema;
+mod state;
 mod status;
 mod stdout;
 mod version;
@@ -26,6 +27,10 @@ pub use arguments::{
     RunArguments, SchemaArguments, StatusArguments,
 };
 pub use completion::{CommandFailure, Completion, exit_code};
+pub use state::arguments::{
+    OffsetsArguments, OffsetsCommand, PartitionArguments, StateAdoptArguments, StateArguments, StateCommand,
+    StateCountArguments, StateGetArguments, StateListArguments, StateResetArguments,
+};
 
 impl Cli {
     /// Executes the command.
@@ -40,6 +45,8 @@ impl Cli {
             Command::Inspect(arguments) => inspect::execute(&arguments.component),
             Command::Schema(arguments) => schema::execute(arguments.format),
             Command::Status(arguments) => status::execute(&self.config, arguments),
+            Command::State(arguments) => state::execute(&self.config, arguments),
+            Command::Offsets(arguments) => state::execute_offsets(&self.config, arguments),
             Command::Report(arguments) => report::execute(&self.config, arguments),
             Command::Demo => demo::execute(),
             Command::Compile(arguments) => compile::execute(arguments),

@@ -14,6 +14,7 @@ pub use super::lane_key::LaneKey;
 use super::start_policy::StartPolicy;
 pub use super::written::Assignor;
 pub use super::written_handler::{NoKey, Ordering, OutputTime};
+pub use super::written_transactions::OnRefusedOutput;
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
@@ -196,10 +197,29 @@ pub struct HandlerConfig {
     pub revoke_timeout: Duration,
     /// The transactions of the handler; `None`: at-least-once delivery.
     pub transactions: Option<TransactionsConfig>,
+    /// The keyed state of the handler, if it has one.
+    pub state: Option<StateConfig>,
     /// What the handler may access besides its events and outputs.
     pub grants: GrantsConfig,
     /// The output targets, in ascending order of their names.
     pub outputs: Vec<OutputConfig>,
+}
+
+/// The keyed state of a handler.
+#[derive(Clone, Debug)]
+pub struct StateConfig {
+    /// Maximum bytes of the state of one key.
+    pub max_value: usize,
+    /// The version of the state's format.
+    pub version: u32,
+    /// The changelog of each input topic; no two are the same.
+    pub changelogs: Vec<String>,
+    /// Directory of the files; `None`: in memory, with the embedded broker.
+    pub dir: Option<PathBuf>,
+    /// Bytes of memory for states that were used recently.
+    pub cache: u64,
+    /// How long a file is used that is not kept up to date.
+    pub keep_for: Duration,
 }
 
 /// What a handler may access besides its events and outputs.
@@ -267,6 +287,8 @@ pub struct TransactionsConfig {
     pub max_bytes: u64,
     /// Maximum number of settled events that no transaction has committed; `None`: unlimited.
     pub max_uncommitted: Option<u64>,
+    /// What happens if a topic refuses an output. Dead letters are published if it is to be dead-lettered.
+    pub on_refused_output: OnRefusedOutput,
 }
 
 /// Dead-letter settings.
@@ -358,6 +380,7 @@ impl HandlerConfig {
             transaction_bytes: transactions.max_bytes,
             kept_bytes: arena_bytes / 2,
             max_uncommitted: transactions.max_uncommitted,
+            keyed_state: self.state.is_some(),
             ..TransactionLimits::default()
         });
         keylane_core::Config {

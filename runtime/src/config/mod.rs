@@ -36,6 +36,7 @@ mod written;
 mod written_filter;
 mod written_handler;
 mod written_retry;
+mod written_state;
 mod written_transactions;
 
 #[cfg(test)]
@@ -48,8 +49,8 @@ pub use admin_endpoint::{AdminEndpoint, load_admin};
 pub use admin_token::AdminToken;
 pub use checked::{
     AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule,
-    GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, NoKey, Ordering,
-    OutputConfig, OutputTime, RuntimeConfig,
+    GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, LanesConfig, NoKey,
+    OnRefusedOutput, Ordering, OutputConfig, OutputTime, RuntimeConfig, StateConfig,
 };
 pub use client_properties::ClientProperties;
 pub use error::Error;

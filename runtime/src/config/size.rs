@@ -11,6 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct HumanSize(pub u64);
 
 impl HumanSize {
+    pub(super) const fn from_kib(kib: u64) -> HumanSize {
+        HumanSize(kib << 10)
+    }
+
     pub(super) const fn from_mib(mib: u64) -> HumanSize {
         HumanSize(mib << 20)
     }

@@ -21,7 +21,7 @@ const REMOVE: &str = "remove it";
 const ALL: [RefusedSetting; 10] = [
     moved(&["metrics"], "metrics are served by the admin server: see `[admin]`"),
     moved(&["dead_letters"], "set it for each handler: `[handlers.NAME.dead_letters]`"),
-    always(&["handlers", "*", "state"], REMOVE),
+    always(&["handlers", "*", "keys", "forget_after"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
     always(&["handlers", "*", "gates"], REMOVE),
     moved(&["handlers", "*", "env"], "use `grants.env`"),

@@ -14,6 +14,7 @@ use super::size::HumanSize;
 use super::start_policy::StartPolicy;
 use super::written_filter::Rule;
 use super::written_retry::{DeadLetters, Retry};
+use super::written_state::{Keys, State};
 use super::written_transactions::{Delivery, Transactions};
 
 /// One handler: a component and the events that it receives.
@@ -60,6 +61,10 @@ pub(super) struct Handler {
     pub(super) delivery: Delivery,
     /// Transactions of a handler with `delivery = "transactional"`.
     pub(super) transactions: Option<Transactions>,
+    /// The state that the handler keeps for each lane key.
+    pub(super) state: Option<State>,
+    /// Where keyed state is stored.
+    pub(super) keys: Option<Keys>,
     /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
     /// first record.
     #[serde(default)]

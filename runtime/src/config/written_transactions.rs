@@ -19,6 +19,18 @@ pub enum Delivery {
     Transactional,
 }
 
+/// What happens if a topic refuses an output of an event that is done.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnRefusedOutput {
+    /// The partition of the event stops. Nothing of it is committed or published until it is assigned again.
+    #[default]
+    Stop,
+    /// The output, and only it, is published to the dead-letter topic, with its target in the header `keylane-output-target`.
+    /// The event counts as done.
+    DeadLetter,
+}
+
 /// Transactions of a handler with `delivery = "transactional"`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +42,9 @@ pub(super) struct Transactions {
     pub(super) timeout: HumanDuration,
     /// Maximum size of the outputs and dead letters of one transaction.
     pub(super) max_bytes: HumanSize,
+    /// What happens if a topic refuses an output although Keylane has checked it: its limits have changed since the start,
+    /// or are not visible.
+    pub(super) on_refused_output: OnRefusedOutput,
 }
 
 impl Default for Transactions {
@@ -38,6 +53,7 @@ impl Default for Transactions {
             interval: HumanDuration::from_millis(100),
             timeout: HumanDuration::from_secs(10),
             max_bytes: HumanSize::from_mib(8),
+            on_refused_output: OnRefusedOutput::default(),
         }
     }
 }

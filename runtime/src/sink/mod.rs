@@ -31,8 +31,8 @@ pub use record::{OwnedRecord, SinkTopic};
 pub use spec::{Error, SinkSpec};
 pub use topic_limits::{RecordSize, TimeFit, Unpublishable};
 pub use transactions::{
-    RecordBatch, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec,
-    TransactionalProducer, packed_bytes,
+    RecordBatch, RefusedRecord, StoredOffset, Transaction, TransactionEvent, TransactionOffset,
+    TransactionSpec, TransactionalProducer, Written, packed_bytes,
 };
 pub use unreported::RecordId;
 

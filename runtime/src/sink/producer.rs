@@ -57,8 +57,19 @@ impl SinkRecord<'_> {
         topic: &ProducerTopic,
         id: usize,
     ) -> Result<(), ErrorCode> {
+        self.submit_to(None, producer, topic, id)
+    }
+
+    /// Passes the record to a client as [`SinkRecord::submit`] does. `partition`: `None`: that of the key.
+    pub(super) fn submit_to(
+        &self,
+        partition: Option<i32>,
+        producer: &Producer,
+        topic: &ProducerTopic,
+        id: usize,
+    ) -> Result<(), ErrorCode> {
         let &SinkRecord { timestamp, key, value, headers, .. } = self;
-        producer.produce(topic, &ProducerRecord { partition: None, timestamp, key, value, headers, id })
+        producer.produce(topic, &ProducerRecord { partition, timestamp, key, value, headers, id })
     }
 
     /// Returns the memory use in bytes while the record is queued.

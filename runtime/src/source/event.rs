@@ -24,6 +24,11 @@ pub enum SourceEvent {
         /// Whether a transaction that commits an offset of the partition is still open.
         transaction_open: bool,
     },
+    /// Transactional delivery: the group has a member that does not have it. While it is a member, no partition is taken.
+    OtherDelivery {
+        /// The member, for log lines.
+        member: String,
+    },
     /// The end offset of this partition, reported once: before the start position, or later if it is the end of a feed
     /// whose input has not ended yet.
     EndKnown {

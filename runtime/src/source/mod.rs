@@ -10,6 +10,7 @@
 
 pub mod embedded;
 
+mod delivery_suffix;
 mod errors;
 mod event;
 mod group_status;
@@ -21,7 +22,8 @@ mod partitions;
 mod spec;
 mod startup_checks;
 
-pub use event::SourceEvent;
+pub use delivery_suffix::configured_client_id;
+pub use event::{SourceEvent, StartPosition};
 pub use group_status::GroupInspector;
 pub use kafka::Source;
 pub use partition_count::partition_counts;

@@ -3,9 +3,11 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::delivery_suffix::with_suffix;
 use super::embedded::FeedProgress;
 use crate::config::{Assignor, FetchLimits, StartPolicy};
 use crate::librdkafka::{ClientError, Consumer, Credentials, Isolation, LatestStatistics, Properties};
+use crate::status::DeliveryMode;
 
 /// The parameters of a source; all of them validated.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct SourceSpec {
     pub group_id: String,
     /// The `group.instance.id` of a static member.
     pub group_instance_id: Option<String>,
+    /// The delivery, which other members of the group must have, too.
+    pub delivery: DeliveryMode,
     /// Partition assignment strategy. It also decides whether a rebalance revokes all partitions.
     pub assignor: Assignor,
     /// Start position of partitions without a commit.
@@ -62,9 +66,12 @@ impl SourceSpec {
         Consumer::new(&self.properties()).map(drop)
     }
 
-    /// Returns the properties of the consumer that joins the group: other clients have no statistics.
+    /// Returns the properties of the consumer that joins the group: other clients have no statistics, and no suffix that
+    /// names the delivery.
     pub(super) fn consumer_properties(&self) -> Properties {
         let mut all = self.properties();
+        let client_id = with_suffix(all.get("client.id").unwrap_or_default(), self.delivery);
+        all.set("client.id", client_id);
         if self.statistics.is_some() {
             all.enable_statistics();
         }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::DeliveryMode;
+
 /// The group of one handler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupStatus {
@@ -29,8 +31,10 @@ pub struct GroupStatus {
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupMemberStatus {
-    /// Its `client.id`.
+    /// Its `client.id`, without the suffix that names its delivery.
     pub client_id: String,
+    /// Its delivery; `None`: it is another program, or an older version of Keylane.
+    pub delivery: Option<DeliveryMode>,
     /// The address from which it is connected.
     pub host: String,
     /// The id that the coordinator uses for it.
@@ -72,7 +76,7 @@ pub struct GroupPartitionStatus {
 /// The owner of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupOwner {
-    /// Its `client.id`.
+    /// Its `client.id`, without the suffix that names its delivery.
     pub client_id: String,
     /// The address from which it is connected.
     pub host: String,

@@ -4,8 +4,10 @@
 
 pub mod broker;
 pub mod group;
+pub mod keyed_state;
 pub mod limit_cause;
 pub mod stall_reason;
+pub mod transactions;
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,10 @@ use serde::{Deserialize, Serialize};
 
 pub use broker::{BrokerState, BrokerStatus};
 pub use group::{GroupMemberStatus, GroupOwner, GroupPartitionStatus, GroupStatus, TopicPartition};
+pub use keyed_state::KeyedStateStatus;
 pub use limit_cause::{LIMIT_CAUSES, LimitCause};
 pub use stall_reason::{STALL_REASONS, StallReason};
+pub use transactions::{AbortStatus, DeliveryMode, LeftOutStatus, TransactionsStatus};
 
 /// The status of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +94,12 @@ pub struct HandlerStatus {
     pub topics: Vec<String>,
     /// The topics of its dead letters; empty: it publishes none.
     pub dead_letter_topics: Vec<String>,
+    /// How its outputs, dead letters and offsets become visible.
+    pub delivery: DeliveryMode,
+    /// Its transactions; `None`: it has at-least-once delivery, or does not run yet.
+    pub transactions: Option<TransactionsStatus>,
+    /// Its keyed state; `None`: it has none, or does not run yet.
+    pub keyed_state: Option<KeyedStateStatus>,
     /// The file of its component.
     pub component: String,
     /// The SHA-256 of the component, in hex; `None`: it is not loaded yet.
@@ -272,6 +282,11 @@ pub struct PartitionStatus {
     pub completed_beyond: u64,
     /// Offsets beyond `committed` that need no processing, but that the last commit could not claim.
     pub unclaimed: u64,
+    /// Transactional delivery: settled events that no transaction can commit now, because the completed set with them would
+    /// be too long, or because the partition is left out.
+    pub withheld: u64,
+    /// Transactional delivery: why transactions leave the partition out; `None`: they do not.
+    pub left_out: Option<LeftOutStatus>,
     /// The next offset to read; `None`: the start is not known yet.
     pub next_offset: Option<i64>,
     /// One past the last offset of the log, as of the last fetch; `None`: not known yet.

@@ -24,7 +24,7 @@ impl StallReason {
 pub const START_UNKNOWN: StallReason = StallReason {
     code: "start_unknown",
     meaning: "the committed offset or the bounds of the log are not known yet",
-    remedy: "see `partition start not resolved yet` in the log; check the leader of the partition and the coordinator of the group",
+    remedy: "see `partition start not resolved yet` or `keyed state is restored` in the log; check the leader of the partition and the coordinator of the group",
 };
 
 /// The start is known, and the rebalance is not answered.
@@ -90,6 +90,13 @@ pub const COMMIT_NOT_STORED: StallReason = StallReason {
     remedy: "see `commit rejected`, `commit timed out` and `transaction aborted` in the log; most causes end with a rebalance, or when the coordinator responds again",
 };
 
+/// Transactions leave the partition out.
+pub const LEFT_OUT: StallReason = StallReason {
+    code: "left_out",
+    meaning: "transactions leave the partition out, because a topic of its outputs or dead letters does not accept them",
+    remedy: "see `left_out`, which names the topic and the error, and correct the topic; the partition is tried again every 10 s",
+};
+
 /// Reads fail.
 pub const READ_ERROR: StallReason = StallReason {
     code: "read_error",
@@ -119,7 +126,7 @@ pub const LEADER_UNAVAILABLE: StallReason = StallReason {
 };
 
 /// All reasons that this version reports.
-pub const STALL_REASONS: [StallReason; 14] = [
+pub const STALL_REASONS: [StallReason; 15] = [
     START_UNKNOWN,
     REBALANCE_PENDING,
     RELEASING,
@@ -130,6 +137,7 @@ pub const STALL_REASONS: [StallReason; 14] = [
     OUTPUTS_UNACKED,
     DEAD_LETTER_UNACKED,
     COMMIT_NOT_STORED,
+    LEFT_OUT,
     READ_ERROR,
     SEEK_FAILED,
     NOT_FETCHED,

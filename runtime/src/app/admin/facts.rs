@@ -4,7 +4,8 @@ use crate::config::{Checked, HandlerConfig};
 use keylane_core::Now;
 
 use crate::status::{
-    HandlerState, HandlerStatus, HandlerTotals, InstanceStatus, MemoryStatus, ProcessState, ProcessStatus,
+    DeliveryMode, HandlerState, HandlerStatus, HandlerTotals, InstanceStatus, MemoryStatus, ProcessState,
+    ProcessStatus,
 };
 
 use super::handler_entry::millis;
@@ -25,8 +26,17 @@ pub(super) struct HandlerFacts {
     group: String,
     topics: Vec<String>,
     dead_letter_topics: Vec<String>,
+    delivery: DeliveryMode,
     component: String,
     calls_limit: u32,
+}
+
+/// Returns the delivery of a handler.
+pub(in crate::app) fn delivery(handler: &HandlerConfig) -> DeliveryMode {
+    match handler.transactions {
+        Some(_) => DeliveryMode::Transactional,
+        None => DeliveryMode::AtLeastOnce,
+    }
 }
 
 impl ProcessFacts {
@@ -75,6 +85,7 @@ impl HandlerFacts {
                 .as_ref()
                 .map(|dead_letters| dead_letters.topics.clone())
                 .unwrap_or_default(),
+            delivery: delivery(handler),
             component: handler.component.display().to_string(),
             calls_limit: handler.lanes.max_concurrency,
         }
@@ -87,6 +98,9 @@ impl HandlerFacts {
             group: self.group.clone(),
             topics: self.topics.clone(),
             dead_letter_topics: self.dead_letter_topics.clone(),
+            delivery: self.delivery,
+            transactions: None,
+            keyed_state: None,
             component: self.component.clone(),
             component_sha256,
             state,

@@ -8,7 +8,7 @@ use keylane_core::Now;
 use tokio::sync::watch;
 
 use crate::guest::{GuestCounters, GuestUsage};
-use crate::status::{HandlerState, HandlerStatus, InstanceStatus};
+use crate::status::{HandlerState, HandlerStatus, InstanceStatus, TransactionsStatus};
 
 use super::super::event_loop::{HandlerView, LaneOrder, LanesRequest, LoopEvent, Mailbox, RankedLane};
 use super::client_statistics::{BrokersView, ClientStatistics};
@@ -129,6 +129,7 @@ impl HandlerEntry {
         }
         if matches!(handler, HandlerState::Stopped) {
             (status.limited_by, status.rates, status.catch_up_ms) = (None, None, None);
+            status.transactions.iter_mut().for_each(TransactionsStatus::forget_recent);
             (status.calls, status.waiting_calls, status.lanes, status.ready_lanes, status.retrying_lanes) =
                 (0, 0, 0, 0, 0);
         }

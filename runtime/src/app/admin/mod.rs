@@ -21,6 +21,7 @@ use crate::librdkafka::LatestStatistics;
 use super::RunOptions;
 use super::clock::Clock;
 pub(in crate::app) use backend::AdminState;
+pub(in crate::app) use facts::delivery;
 pub(in crate::app) use pulse::Pulse;
 
 use client_statistics::ClientStatistics;

@@ -3,11 +3,11 @@
 use keylane_core::{Blockage, Counters, Now, PartitionView};
 
 use crate::status::{
-    BlockedStatus, CallTimeStatus, FilterRuleStatus, HandlerStatus, HandlerTotals, OwnershipState,
-    PartitionStatus, RateStatus,
+    AbortStatus, BlockedStatus, CallTimeStatus, FilterRuleStatus, HandlerStatus, HandlerTotals,
+    LeftOutStatus, OwnershipState, PartitionStatus, RateStatus, TransactionsStatus,
 };
 
-use super::super::event_loop::{HandlerView, ObservedPartition};
+use super::super::event_loop::{HandlerView, LeftOut, ObservedPartition, TransactionView};
 use super::super::limit_causes;
 use super::super::stall_reasons::reason_of;
 use super::handler_entry::millis;
@@ -42,6 +42,9 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
         .iter()
         .map(|count| FilterRuleStatus { rule: count.rule.clone(), keep: count.keep, events: count.records })
         .collect();
+    status.transactions = view.transactions.as_ref().map(transactions);
+    status.keyed_state.clone_from(&view.keyed);
+    let left_out = view.transactions.as_ref().map_or(&[][..], |transactions| &transactions.left_out);
     let topics = &status.topics;
     let partition =
         |((partition, log_end), observed): ((&PartitionView, &Option<i64>), &ObservedPartition)| {
@@ -52,6 +55,8 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
             status.oldest_queued_ms =
                 observed.oldest.map(|oldest| millis(now.uptime.saturating_sub(oldest.read_at)));
             status.stalled_ms = partition.stalled_since.map(|since| millis(now.uptime.saturating_sub(since)));
+            status.left_out =
+                left_out.iter().find(|left| left.partition == partition.partition).map(left_out_status);
             status.stop_reason.clone_from(&observed.stop_reason);
             if let Some(blocked) = &mut status.blocked {
                 blocked.lane.clone_from(&observed.lane);
@@ -85,6 +90,30 @@ fn totals(counters: &Counters) -> HandlerTotals {
     }
 }
 
+fn transactions(view: &TransactionView) -> TransactionsStatus {
+    let recent = view.recent.as_ref();
+    let time = |share| recent.filter(|recent| recent.times.count() > 0)?.times.quantile(share);
+    TransactionsStatus {
+        committed: view.totals.committed,
+        aborted: view.totals.aborted,
+        records: view.totals.records,
+        rate: recent.map(|recent| recent.rate),
+        records_per_transaction: recent.and_then(|recent| recent.records),
+        p50_us: time(0.5),
+        p99_us: time(0.99),
+        kept_bytes: view.kept_bytes,
+        last_abort: view
+            .last_abort
+            .as_ref()
+            .map(|abort| AbortStatus { time_ms: abort.time_ms, reason: abort.reason.clone() }),
+        unavailable: view.unavailable.clone(),
+    }
+}
+
+fn left_out_status(left_out: &LeftOut) -> LeftOutStatus {
+    LeftOutStatus { topic: left_out.topic.clone(), error: left_out.error.clone() }
+}
+
 fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -> PartitionStatus {
     let left = |from: i64| Some(u64::try_from(log_end? - from).unwrap_or(0));
     // Before its start is known, the offsets are those of an earlier ownership, or none.
@@ -106,6 +135,8 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         committable,
         completed_beyond: view.completed_beyond,
         unclaimed: view.unclaimed,
+        withheld: view.withheld,
+        left_out: None,
         next_offset: has_start.then_some(view.next_offset),
         log_end,
         lag_committed: committed.and_then(left),

@@ -59,9 +59,8 @@ impl Calling {
         }
     }
 
-    /// Fills a call with copies of the rows. The next [`Calling::submit`] submits the call, if it is not submitted
-    /// here.
-    pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) {
+    /// Fills a call with copies of the rows.
+    pub(super) fn prepare(&mut self, dispatch: &Dispatch<'_>, topic: &str, arena: &Arena) -> Box<Call> {
         let mut call = self.idle.pop().unwrap_or_else(|| {
             let observer: Arc<dyn CallObserver> = self.mailbox.clone();
             Call::new(self.handler.clone(), observer, self.max_output_bytes)
@@ -84,8 +83,13 @@ impl Calling {
             }
             call.batch.end_lane();
         }
+        call
+    }
+
+    /// Adds a filled call to those that the next [`Calling::submit`] submits, if it is not submitted here.
+    pub(super) fn enqueue(&mut self, call: Box<Call>) {
         self.calls_made += 1;
-        self.ready_rows += dispatch.rows.len();
+        self.ready_rows += call.batch.rows();
         self.ready.push(call);
         if self.ready.len() >= READY_CALLS || self.ready_rows >= READY_ROWS {
             self.submit();
@@ -129,7 +133,7 @@ impl Calling {
 /// Converts the end of a call to an input of the core. `output_bytes`: see [`Input::CallEnded`].
 pub(super) fn end_of<'c>(ended: &'c Call, output_bytes: &'c [u32]) -> Input<'c> {
     let (call, results) = (ended.key.call, &ended.results);
-    let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_outputs());
+    let (lanes, with_outputs) = (results.lane_ends(), results.rows_with_effects());
     match &ended.status {
         CallStatus::Failed(failure) => {
             let (fault, failing_row, fresh) = (failure.fault, failure.row, ended.failed_fresh());

@@ -5,6 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use keylane_state::StoreEvent;
+
+use crate::changelog::RestoreEvent;
 use crate::guest::CallEvent;
 use crate::librdkafka::WakeHandle;
 use crate::sink::{Delivery, TransactionEvent};
@@ -20,6 +23,10 @@ pub(in crate::app) enum LoopEvent {
     Delivered(Vec<Delivery>),
     /// An event of the transactional producer.
     Transaction(TransactionEvent),
+    /// An event of the store of keyed state of this topic.
+    Store { topic: u16, event: StoreEvent },
+    /// An event of the reader of changelogs.
+    Restore(RestoreEvent),
     /// A request to log a report.
     Report,
     /// A request for a view of the handler.
@@ -31,7 +38,8 @@ pub(in crate::app) enum LoopEvent {
 }
 
 /// The mailbox of one loop. Its size is limited by the possible events: two per call in progress, one per record in
-/// flight, and one per request to drain, for a report, for a view or for lanes. The admin server sends a request for a
+/// flight, one per request to the stores of keyed state and per second of a restore, and one per request to drain, for a
+/// report, for a view or for lanes. The admin server sends a request for a
 /// view or for lanes only after the previous one was answered.
 #[derive(Debug)]
 pub(in crate::app) struct Mailbox {

@@ -8,12 +8,14 @@
 mod calling;
 mod closing;
 mod committing;
+mod keyed;
 mod log;
 mod mailbox;
 mod observing;
 mod publishing;
 mod reading;
 mod report;
+mod source_events;
 mod transacting;
 mod until_end;
 mod view;
@@ -22,22 +24,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{
-    Action, CommittedStart, Core, FailedEvent, FetchedRow, Input, Notice, Now, Partition, PartitionStart,
-    PartitionStop,
-};
+use keylane_core::{Action, Core, FailedEvent, FetchedRow, Input, Notice, Now, Partition, PartitionStop};
 
 use crate::guest::{Call, CallEvent};
-use crate::librdkafka::{ErrorCode, WakeHandle};
-use crate::source::{Source, SourceEvent};
+use crate::librdkafka::WakeHandle;
+use crate::source::Source;
 
 use super::Totals;
 use super::admin::Pulse;
-use super::authentication::{ClientKind, RejectionSender};
+use super::authentication::RejectionSender;
 use super::clock::Clock;
 pub(super) use calling::Calling;
 pub(super) use closing::Closing;
 pub(super) use committing::Committing;
+pub(super) use keyed::{Keyed, KeyedSettings, TopicChangelog, TopicStates};
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use observing::{
@@ -47,7 +47,8 @@ use publishing::EffectContext;
 pub(super) use publishing::Publishing;
 pub(super) use reading::Reading;
 pub(super) use report::LastReport;
-pub(super) use transacting::{Transacting, TransactionView};
+use transacting::Snapshot;
+pub(super) use transacting::{LeftOut, Transacting, TransactionView};
 pub(super) use view::HandlerView;
 
 /// Maximum sleep: the client must be polled well within `max.poll.interval.ms`, and a lost wake-up must not block the
@@ -86,6 +87,8 @@ pub(super) struct EventLoop {
     pub(super) publishing: Publishing,
     pub(super) committing: Committing,
     pub(super) transacting: Transacting,
+    /// `None`: the handler has no keyed state.
+    pub(super) keyed: Option<Keyed>,
     pub(super) closing: Closing,
     pub(super) observing: Observing,
     pub(super) clock: Clock,
@@ -172,22 +175,19 @@ impl EventLoop {
     fn carry_out(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
-            let EventLoop {
-                log, source, reading, calling, publishing, transacting, closing, observing, ..
-            } = self;
+            let EventLoop { log, source, reading, calling, publishing, closing, observing, .. } = self;
+            let (transacting, keyed) = (&mut self.transacting, &mut self.keyed);
             match action {
                 // Reading
-                Action::LookUpStart { partition } => source.look_up_start(partition),
+                Action::LookUpStart { partition } => keyed::look_up_start(keyed, source, partition),
                 Action::AnswerAssign { request, starts } => {
                     reading.assigned(starts);
                     self.pulse.assigned();
-                    match request {
-                        Some(request) => source.answer_assign(request, starts),
-                        None => source.start_reading(starts),
-                    }
+                    source_events::answer_assign(source, request, starts);
                 }
                 Action::AnswerRevoke { request, partitions } => {
                     reading.revoked(partitions);
+                    keyed::forget(keyed, partitions);
                     publishing.discard_disowned(); // before the new owner may begin
                     source.answer_revoke(request);
                 }
@@ -203,9 +203,11 @@ impl EventLoop {
                 Action::Dispatch(dispatch) => {
                     observing.call_began(dispatch.call, now.uptime);
                     publishing.begin_call(&dispatch, calling.digest());
-                    calling.prepare(&dispatch, log.topic_at(dispatch.topic), reading.arena());
+                    let call = calling.prepare(&dispatch, log.topic_at(dispatch.topic), reading.arena());
+                    keyed::begin_call(keyed, &dispatch, reading);
+                    self.give_states(call);
                 }
-                Action::Cancel { call } => calling.cancel(call),
+                Action::Cancel { call } => keyed::cancel(keyed, calling, call),
                 Action::CallStuck { call } => closing.call_stuck(log, call),
 
                 // Publishing
@@ -223,10 +225,12 @@ impl EventLoop {
                     observing.effects_kept((log, now), effects, publishing);
                     let context = EffectContext::new(source, reading, calling, now.wall_ms);
                     transacting.keep(effects, publishing.copy_effects(ended, effects, &context));
+                    keyed::keep(keyed, ended, effects);
                 }
                 Action::DropEffects { ownership } => transacting.drop_effects(ownership),
                 Action::BeginTransaction { id, entries, claims, metadata } => {
-                    transacting.begin(id, (entries, claims, metadata), source.group_metadata(), now.uptime);
+                    let snapshot = Snapshot::new(entries, claims, metadata, keyed.as_mut());
+                    transacting.begin(id, &snapshot, source.group_metadata(), now);
                 }
 
                 // Closing
@@ -269,92 +273,18 @@ impl EventLoop {
     }
 
     fn noticed(&mut self, notice: Notice) {
-        let EventLoop { log, publishing, transacting, closing, observing, now, .. } = self;
+        let EventLoop { log, publishing, transacting, keyed, closing, observing, now, .. } = self;
         if let Notice::Skipped { partition, offset, call, row, reason } = notice {
             return log.skipped(*now, (partition, offset), reason, publishing.error_of(call, row, reason));
         }
         observing.noticed(notice);
         transacting.noticed(notice);
+        keyed.iter_mut().for_each(|keyed| keyed.noticed(notice));
         log.notice(notice);
         closing.noticed(log, notice);
     }
 
     // -- events -------------------------------------------------------------------------------------
-
-    fn poll_source(&mut self) -> bool {
-        let mut busy = false;
-        while let Some(event) = self.source.next_event(self.now.uptime) {
-            busy = true;
-            self.handle_source_event(event);
-        }
-        busy
-    }
-
-    fn handle_source_event(&mut self, event: SourceEvent) {
-        match event {
-            SourceEvent::Assign(request, partitions) => {
-                self.observing.assigned();
-                self.feed(Input::AssignRequested { request, partitions: &partitions });
-            }
-            SourceEvent::Revoke(request, partitions) => {
-                self.observing.revoked();
-                self.feed(Input::Revoked { request, partitions: &partitions });
-            }
-            SourceEvent::Lost(request, partitions) => {
-                self.closing.partitions_lost();
-                self.observing.lost();
-                self.feed(Input::Lost { request, partitions: &partitions });
-            }
-            SourceEvent::StartResolved(found) => {
-                let committed = found.committed.as_ref();
-                let start = PartitionStart {
-                    committed: committed
-                        .map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
-                    fallback: found.fallback,
-                    log_start: found.log_start,
-                    log_end: found.log_end,
-                    topic_id: found.topic_id,
-                };
-                self.transacting.start_resolved(found.partition, &found.committed);
-                self.feed(Input::StartResolved { partition: found.partition, start });
-            }
-            SourceEvent::LookupFailed { partition, reason, transaction_open } => {
-                self.log.start_unresolved(self.now, partition, &reason);
-                self.feed(Input::LookupFailed { partition, transaction_open });
-            }
-            SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
-            SourceEvent::ReadFailed { partition, why } => {
-                self.reading.withdraw_permission(partition); // a failed read uses up the permission, too
-                self.feed(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
-            }
-            SourceEvent::LogEnd { partition, end } => self.feed(Input::LogEnd { partition, end }),
-            SourceEvent::CommitResult { id, partition, result, code } => {
-                let input = self.committing.answered(&mut self.log, self.now, (id, partition), result, &code);
-                self.feed(input);
-            }
-            SourceEvent::CommitTimedOut { id } => {
-                let input = self.committing.timed_out(&self.log, id);
-                self.feed(input);
-            }
-            SourceEvent::Error(error)
-                if error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL && !self.closing.is_until_end() =>
-            {
-                self.log.other_assignor(self.now);
-            }
-            // Members with another assignor may stay: under `--until-end` the run does not wait for them.
-            SourceEvent::Error(error)
-                if error.fatal || error.code == ErrorCode::INCONSISTENT_GROUP_PROTOCOL =>
-            {
-                self.closing.stop(&self.log, error.text);
-            }
-            SourceEvent::Error(error) => {
-                if error.code.is_authentication_failure() {
-                    self.rejection_sender.report(ClientKind::Consumers);
-                }
-                self.log.client_error(self.now, &error.text);
-            }
-        }
-    }
 
     fn receive_events(&mut self) -> bool {
         let mut events = std::mem::take(&mut self.events);
@@ -376,6 +306,8 @@ impl EventLoop {
                     self.feed_acknowledgements();
                 }
                 LoopEvent::Transaction(event) => self.transaction_ended(event),
+                LoopEvent::Store { topic, event } => self.store_event(topic, event),
+                LoopEvent::Restore(event) => self.restore_event(event),
                 LoopEvent::Report => self.log_report(),
                 LoopEvent::Lanes(request) => self.observing.rank_lanes(request),
                 LoopEvent::View(view) => {
@@ -393,10 +325,11 @@ impl EventLoop {
 
     fn end_call(&mut self, mut ended: Box<Call>) {
         self.publishing.retract_invalid_rows(&mut ended);
+        self.keyed.iter().for_each(|keyed| keyed.check_states(&mut ended, self.publishing.sink()));
         self.publishing.keep_errors(&ended);
         self.log.call_ended(self.now, &ended);
         self.observing.call_ended(&ended, &self.core, &self.log, self.now.uptime);
-        let output_bytes = self.transacting.output_bytes(&self.publishing, &ended);
+        let output_bytes = self.transacting.output_bytes(&self.publishing, self.keyed.as_ref(), &ended);
         self.core.handle(self.now, calling::end_of(&ended, output_bytes));
         self.carry_out(Some(&ended));
         self.publishing.count_ended_call(&ended);
@@ -414,6 +347,7 @@ impl EventLoop {
     }
 
     fn publish_backlog(&mut self) -> bool {
+        self.submit_ready();
         let moved = self.publishing.publish_backlog(self.reading.arena());
         let mut busy = self.feed_acknowledgements() || moved;
         while let Some(input) = self.transacting.next_input(self.now.uptime) {

@@ -2,11 +2,12 @@
 //! arena.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, Partition, ReadError, StartAt};
 
-use crate::admit::{Arena, Filter, FilterCount, LaneRule};
+use crate::admit::{Arena, Filter, FilterCount, LaneIdentities, LaneRule};
 use crate::source::Source;
 
 /// The slot of filtered events, which are not kept.
@@ -19,6 +20,10 @@ pub(in crate::app) struct Reading {
     arena: Arena,
     filter: Filter,
     lane_rule: LaneRule,
+    /// The keys of lanes; `None`: without keyed state, lanes are only hashes.
+    identities: Option<LaneIdentities>,
+    /// Reused: the record key of an event.
+    record_key: Vec<u8>,
     /// The core's permissions to read, in the order in which they are used.
     permissions: VecDeque<Permission>,
     /// Rows of the current read.
@@ -77,11 +82,14 @@ impl<'a> Read<'a> {
 }
 
 impl Reading {
-    pub(in crate::app) fn new(filter: Filter, lane_rule: LaneRule) -> Self {
+    /// `keyed`: whether events have a keyed state.
+    pub(in crate::app) fn new(filter: Filter, lane_rule: LaneRule, keyed: bool) -> Self {
         Reading {
             arena: Arena::default(),
             filter,
             lane_rule,
+            identities: keyed.then(LaneIdentities::default),
+            record_key: Vec::new(),
             permissions: VecDeque::new(),
             rows: Vec::new(),
             owned: Vec::new(),
@@ -101,7 +109,15 @@ impl Reading {
         &self.lane_rule
     }
 
+    /// Returns the record key of the lane of an event, with keyed state.
+    pub(super) fn key_of(&self, slot: ArenaSlot) -> Option<&Arc<[u8]>> {
+        self.identities.as_ref()?.key(slot)
+    }
+
     pub(super) fn release(&mut self, slots: &[ArenaSlot]) {
+        if let Some(identities) = &mut self.identities {
+            slots.iter().for_each(|&slot| identities.leave(slot));
+        }
         slots.iter().for_each(|&slot| self.arena.release(slot));
     }
 
@@ -153,7 +169,7 @@ impl Reading {
 
     /// Reads once, within the permission. The rows are borrowed until the next read.
     pub(super) fn read(&mut self, source: &mut Source, permission: Permission, now: Duration) -> Read<'_> {
-        let Reading { arena, filter, lane_rule, rows, missing, .. } = self;
+        let Reading { arena, filter, lane_rule, identities, record_key, rows, missing, .. } = self;
         rows.clear();
         let Permission { partition, max_events, max_bytes } = permission;
         let read = source.read(partition, max_events, max_bytes, &mut |record| {
@@ -163,7 +179,12 @@ impl Reading {
             let (arena_slot, bytes, admission) = if filter.keeps(key, value, || record.headers()) {
                 let (slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
                 let without_lane_key = lane_rule.without_lane_key();
-                let admission = lane_rule.admission(key, value, || record.headers());
+                let mut admission = lane_rule.admission(key, value, || record.headers());
+                if let (Some(identities), Admission::Lane(hash)) = (&mut *identities, admission) {
+                    record_key.clear();
+                    lane_rule.record_key(&arena.get(slot), record_key);
+                    admission = Admission::Lane(identities.enter(partition, hash, record_key, slot));
+                }
                 if lane_rule.without_lane_key() != without_lane_key && missing.is_none() {
                     let has_registry_prefix = lane_rule.overlooks_registry(value);
                     *missing =

@@ -4,13 +4,14 @@
 use keylane_core::{Blockage, PartitionView, View};
 
 use crate::admit::FilterCount;
+use crate::status::KeyedStateStatus;
 
-use super::EventLoop;
 use super::log::StallDetails;
 use super::observing::ObservedView;
 use super::publishing::PublishingView;
 use super::report;
 use super::transacting::TransactionView;
+use super::{EventLoop, Keyed};
 
 /// A snapshot of one handler.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ pub(in crate::app) struct HandlerView {
     pub(in crate::app) log_ends: Vec<Option<i64>>,
     /// `None`: at-least-once delivery.
     pub(in crate::app) transactions: Option<TransactionView>,
+    /// `None`: no keyed state.
+    pub(in crate::app) keyed: Option<KeyedStateStatus>,
     pub(in crate::app) observed: ObservedView,
     /// Memory that the arena has allocated, in bytes, in use or not.
     pub(in crate::app) arena_bytes: usize,
@@ -40,7 +43,8 @@ impl EventLoop {
     /// Samples the pace, continues the ranking of the worst lanes, and logs the report when it is due. Returns true if
     /// the ranking has work left.
     pub(super) fn observe(&mut self) -> bool {
-        let EventLoop { core, source, reading, observing, log, now, .. } = self;
+        let EventLoop { core, source, reading, transacting, observing, log, now, .. } = self;
+        transacting.sample(now.uptime);
         observing.sample(now.uptime, core, || report::lag(core, &report::log_ends(source, reading)));
         let busy = observing.continue_ranking(core, reading.lane_rule(), reading.arena(), log);
         if self.report.is_due(self.now.uptime) {
@@ -89,7 +93,10 @@ impl EventLoop {
             commits_failed: self.committing.failed(),
             lag: report::lag(&self.core, &known_ends),
             log_ends,
-            transactions: self.transacting.view(self.core.kept_effect_bytes()),
+            transactions: self
+                .transacting
+                .view(self.core.kept_effect_bytes(), |topic| self.publishing.topic_name(topic).to_owned()),
+            keyed: self.keyed.as_ref().map(Keyed::view),
             observed,
             arena_bytes: self.reading.arena().bytes(),
         }

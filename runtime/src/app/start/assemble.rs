@@ -10,10 +10,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::admit::{Filter, LaneRule};
+use crate::changelog::Changelog;
 use crate::config::{self, Checked, Cluster, FetchLimits, HumanSize};
 use crate::guest::{
     AllowedHost, Cache, Compiler, Component, Engine, Grants, Handler, HandlerOptions, HttpClient, HttpGrant,
-    OUTPUT_BYTES, Workers,
+    OUTPUT_BYTES, StateLimits, Workers,
 };
 use crate::librdkafka::{Credentials, Wake, WakeHandle};
 use crate::sink::{Route, Sink, TransactionalProducer};
@@ -30,6 +31,7 @@ use super::super::event_loop::{
 use super::super::{RunEnd, RunOptions};
 use super::embedded::EmbeddedRun;
 use super::input_topics::InputTopics;
+use super::keyed;
 use super::options::{self, Access};
 
 /// Calls per worker thread that are submitted ahead, so that no worker waits for the loop.
@@ -47,10 +49,13 @@ pub(in crate::app) struct Parts {
     client_id: Arc<str>,
     pub(in crate::app) handlers: Vec<HandlerPart>,
     workers: Arc<Workers>,
-    sink: Arc<Sink>,
+    pub(super) sink: Arc<Sink>,
     /// The topics of all outputs and dead letters, in the order of the sink.
-    topics: Vec<String>,
+    pub(super) topics: Vec<String>,
     input_topics: InputTopics,
+    /// The changelogs of each handler, in the order of its topics; empty: it has no keyed state, or the broker is the
+    /// embedded one.
+    pub(super) changelogs: Vec<Vec<Changelog>>,
     embedded: Option<EmbeddedRun>,
     /// The secret from a file, if one is configured.
     pub(in crate::app) credentials: Option<Arc<Credentials>>,
@@ -98,6 +103,7 @@ impl Parts {
         let client_id: Arc<str> = admin.client_id().into();
         let access = Access { servers, credentials: credentials.clone(), client_id: Some(client_id.clone()) };
         let input_topics = InputTopics::query(config, access.clone(), keep_waiting)?;
+        let changelogs = keyed::changelogs(config, &access, keep_waiting)?;
         let mut spec = options::sink_spec(config, access);
         spec.statistics = admin.producer_statistics(config);
         let routes = handlers.iter().map(HandlerPart::route).collect();
@@ -118,6 +124,7 @@ impl Parts {
             sink: Arc::new(sink),
             topics,
             input_topics,
+            changelogs,
             embedded,
             credentials,
         };
@@ -184,11 +191,12 @@ impl Parts {
                 core: keylane_core::Core::new(core),
                 log: HandlerLog::new(handler.name.clone(), handler.topics.clone()),
                 source,
-                reading: Reading::new(Filter::new(handler.filter.clone()), rule),
+                reading: Reading::new(Filter::new(handler.filter.clone()), rule, handler.state.is_some()),
                 calling,
                 publishing,
                 committing: Committing::default(),
                 transacting,
+                keyed: self.keyed(config, handler, usize::from(handler_index))?,
                 closing: Closing::new(
                     config.runtime.drain_timeout,
                     options.until_end.then(|| options::session_timeout(config)),
@@ -228,7 +236,9 @@ impl Parts {
             TransactionalProducer::start(&self.sink, spec, on_event)
         });
         let producer = producer.transpose().context("can't start the thread of a transactional producer")?;
-        Ok(Transacting::new(producer, topics))
+        let transactions = handler.transactions.as_ref();
+        let on_refused = transactions.map(|transactions| transactions.on_refused_output).unwrap_or_default();
+        Ok(Transacting::new(producer, topics, self.embedded.is_some(), on_refused))
     }
 
     /// Returns the access of the clients to the brokers.
@@ -311,11 +321,12 @@ impl HandlerPart {
             reuse_max_memory: usize::try_from(handler.reuse_max_memory).unwrap_or(usize::MAX),
             reuse_max_calls: handler.reuse_max_calls,
             fresh_instances: handler.fresh_instances,
+            state: handler.state.as_ref().map(|state| StateLimits { max_bytes: state.max_value }),
             grants,
         };
         let loaded = Handler::new(engine, &component, options)
             .with_context(|| format!("handler `{}` can't be loaded", handler.name))?;
-        let (interface, cached) = (component.interface(), component.from_cache());
+        let (interface, cached) = (loaded.interface(), component.from_cache());
         tracing::info!(handler = handler.name, %interface, digest = %loaded.digest(), cached, "component loaded");
         let wake = Wake::new().context("can't create a file descriptor to wake a handler's loop")?;
         Ok(HandlerPart { mailbox: Arc::new(Mailbox::new(wake.clone())), handler: loaded, wake })

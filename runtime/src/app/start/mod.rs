@@ -11,6 +11,7 @@ mod broker_wait;
 mod embedded;
 mod errors;
 mod input_topics;
+mod keyed;
 mod options;
 mod preflight;
 

@@ -12,6 +12,8 @@ use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
 use crate::sink::{SinkSpec, TransactionSpec};
 use crate::source::{Ends, SourceSpec};
 
+use super::super::admin::delivery;
+
 /// Maximum bytes of outputs in flight per topic: enough to keep brokers busy, and small compared with other memory.
 const OUTPUT_BYTES_PER_TOPIC: usize = 8 << 20;
 /// The client's default for `session.timeout.ms`.
@@ -69,6 +71,7 @@ pub(in crate::app) fn source_spec(
         topics: handler.topics.clone(),
         group_id: handler.group_id.clone(),
         group_instance_id: handler.group_instance_id.clone(),
+        delivery: delivery(handler),
         assignor: config.kafka.assignor,
         start: handler.start,
         ends: match (until_end, &config.kafka.cluster) {
@@ -106,6 +109,7 @@ pub(in crate::app) fn transaction_spec(
         fencing_topic: CString::new(handler.topics.first()?.as_str()).ok()?,
         timeout: transactions.timeout,
         consumer: source.reader_properties(),
+        is_embedded: matches!(config.kafka.cluster, Cluster::Embedded(_)),
     })
 }
 
@@ -142,12 +146,16 @@ fn with_access(properties: &config::ClientProperties, access: &Access) -> Vec<(S
     properties.iter().chain(servers).chain(client_id).map(owned).collect()
 }
 
-/// Returns every topic to which a handler publishes, including dead-letter topics, without duplicates.
+/// Returns every topic to which a handler publishes, including dead-letter topics and changelogs, without duplicates. The
+/// embedded broker has no changelogs.
 pub(in crate::app) fn published_topics(config: &Checked) -> Vec<String> {
     let outputs = config.handlers.iter().flat_map(|handler| &handler.outputs).map(|output| &output.topic);
     let dead_letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
     let dead_letters = dead_letters.flat_map(|dead_letters| &dead_letters.topics);
-    let mut topics: Vec<String> = outputs.chain(dead_letters).cloned().collect();
+    let has_changelogs = matches!(config.kafka.cluster, Cluster::Brokers(_));
+    let states = config.handlers.iter().filter_map(|handler| handler.state.as_ref());
+    let changelogs = states.filter(|_| has_changelogs).flat_map(|state| &state.changelogs);
+    let mut topics: Vec<String> = outputs.chain(dead_letters).chain(changelogs).cloned().collect();
     topics.sort_unstable();
     topics.dedup();
     topics

@@ -1,7 +1,7 @@
 //! A consumer group as text.
 
 use super::table::{line, shown};
-use crate::status::{GroupPartitionStatus, GroupStatus, TopicPartition};
+use crate::status::{DeliveryMode, GroupPartitionStatus, GroupStatus, TopicPartition};
 
 /// Formats a group: its members, numbered, then its partitions with the numbers of their owners.
 pub(super) fn of(group: &GroupStatus) -> String {
@@ -40,11 +40,13 @@ pub(super) fn of(group: &GroupStatus) -> String {
 }
 
 fn of_members(text: &mut String, group: &GroupStatus) {
-    let header = ["member", "client id", "host", "instance id", "member id", "partitions"].map(str::to_owned);
+    let header = ["member", "client id", "delivery", "host", "instance id", "member id", "partitions"];
+    let header = header.map(str::to_owned);
     let rows = group.members.iter().zip(1..).map(|(member, number): (_, usize)| {
         [
             number.to_string(),
             shown(&member.client_id),
+            delivery(member.delivery).to_owned(),
             shown(&member.host),
             member.instance_id.as_deref().map_or("-".to_owned(), shown),
             shown(&member.member_id),
@@ -52,6 +54,14 @@ fn of_members(text: &mut String, group: &GroupStatus) {
         ]
     });
     table(text, &[header].into_iter().chain(rows).collect::<Vec<_>>(), &[]);
+}
+
+fn delivery(delivery: Option<DeliveryMode>) -> &'static str {
+    match delivery {
+        Some(DeliveryMode::AtLeastOnce) => "at-least-once",
+        Some(DeliveryMode::Transactional) => "transactional",
+        None => "-",
+    }
 }
 
 fn of_partitions(text: &mut String, group: &GroupStatus) {
@@ -114,6 +124,7 @@ mod tests {
     fn member(number: i32, partitions: &[(&str, i32)]) -> GroupMemberStatus {
         GroupMemberStatus {
             client_id: "keylane".to_owned(),
+            delivery: (number == 1).then_some(DeliveryMode::AtLeastOnce),
             host: format!("10.0.0.{number}"),
             member_id: format!("keylane-{number}"),
             instance_id: (number == 2).then(|| "pod-2".to_owned()),
@@ -170,9 +181,9 @@ mod tests {
             of(&group),
             "\
 handler billing  group billing-v1  Stable  protocol Classic  assignor cooperative-sticky  coordinator 10.0.0.9:9092  2 members
-  member  client id  host      instance id  member id  partitions
-  1       keylane    10.0.0.1  -            keylane-1  orders 0-2,9; returns 4
-  2       keylane    10.0.0.2  pod-2        keylane-2  orders 17
+  member  client id  delivery       host      instance id  member id  partitions
+  1       keylane    at-least-once  10.0.0.1  -            keylane-1  orders 0-2,9; returns 4
+  2       keylane    -              10.0.0.2  pod-2        keylane-2  orders 17
   partition  committed  log end  lag  owner
   orders/0          41     1000  959  1 keylane at 10.0.0.1
   orders/17          -     1000    -  2 keylane at 10.0.0.2

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::status::{
-    BrokerState, BrokerStatus, HandlerState, HandlerStatus, OwnershipState, PartitionStatus, ProcessState,
-    ProcessStatus, RateStatus,
+    BrokerState, BrokerStatus, HandlerState, HandlerStatus, KeyedStateStatus, OwnershipState,
+    PartitionStatus, ProcessState, ProcessStatus, RateStatus, TransactionsStatus,
 };
 
 /// The line about a handler without a connection.
@@ -28,12 +28,12 @@ pub(super) fn of(status: &ProcessStatus, address: &str) -> String {
     line(&mut text, &format!("keylane {}  pid {}  up {up}  {address}  {state}", status.version, status.pid));
     for handler in &status.handlers {
         text.push('\n');
-        of_handler(&mut text, handler);
+        of_handler(&mut text, handler, status.time_ms);
     }
     text
 }
 
-fn of_handler(text: &mut String, handler: &HandlerStatus) {
+fn of_handler(text: &mut String, handler: &HandlerStatus, now_ms: i64) {
     let state = match handler.state {
         HandlerState::Starting => "starting",
         HandlerState::Joining => "joining",
@@ -79,6 +79,12 @@ fn of_handler(text: &mut String, handler: &HandlerStatus) {
             totals.settled, totals.dead_letters, totals.retries, totals.outputs
         ),
     );
+    if let Some(transactions) = &handler.transactions {
+        of_transactions(text, transactions, now_ms);
+    }
+    if let Some(state) = &handler.keyed_state {
+        of_keyed_state(text, state);
+    }
     line(
         text,
         &format!(
@@ -110,6 +116,50 @@ fn of_rates(text: &mut String, handler: &HandlerStatus, rates: &RateStatus) {
             "  {settled:.1} events/s  {retries:.1} retries/s  {dead_letters:.1} dead letters/s{times}{end}"
         ),
     );
+}
+
+fn of_transactions(text: &mut String, transactions: &TransactionsStatus, now_ms: i64) {
+    let TransactionsStatus { committed, aborted, records, kept_bytes, .. } = transactions;
+    let micros = |micros: Option<u64>| micros.map_or("-".to_owned(), |micros| format!("{micros} µs"));
+    let number = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.1}"));
+    line(
+        text,
+        &format!(
+            "  transactions {}/s with {} records  p50 {}, p99 {}  committed {committed} with {records} records  aborted {aborted}  \
+             kept {}",
+            number(transactions.rate),
+            number(transactions.records_per_transaction),
+            micros(transactions.p50_us),
+            micros(transactions.p99_us),
+            ByteSize(*kept_bytes)
+        ),
+    );
+    if let Some(abort) = &transactions.last_abort {
+        let ago = duration(u64::try_from(now_ms - abort.time_ms).unwrap_or(0));
+        line(text, &format!("  last abort {ago} ago: {}", shown(&abort.reason)));
+    }
+    if let Some(reason) = &transactions.unavailable {
+        line(text, &format!("  the brokers can't keep transactions: {}", shown(reason)));
+    }
+}
+
+fn of_keyed_state(text: &mut String, state: &KeyedStateStatus) {
+    let KeyedStateStatus { uncommitted, loading_calls, restores, restored_records, .. } = state;
+    line(
+        text,
+        &format!(
+            "  keyed state  {uncommitted} uncommitted  {loading_calls} calls wait for a file  restored {restores} times, \
+             {restored_records} records"
+        ),
+    );
+    for restoring in &state.restoring {
+        let (topic, partition) = (shown(&restoring.topic), restoring.partition);
+        line(text, &format!("  restoring {topic}/{partition}: {} of {}", restoring.next, restoring.end));
+    }
+    for failed in &state.failed {
+        let (topic, partition) = (shown(&failed.topic), failed.partition);
+        line(text, &format!("  file of {topic}/{partition} failed: {}", shown(&failed.error)));
+    }
 }
 
 /// Adds the number of brokers by state, those without a connection that is needed, and the slowest round trip.
@@ -170,6 +220,13 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
         if let Some(reason) = &partition.stop_reason {
             line(text, &format!("  {:<width$}  {}", "", shown(reason)));
         }
+        if let Some(left_out) = &partition.left_out {
+            let (topic, error) = (shown(&left_out.topic), shown(&left_out.error));
+            line(text, &format!("  {:<width$}  left out of transactions: topic {topic}: {error}", ""));
+        }
+        if partition.withheld > 0 {
+            line(text, &format!("  {:<width$}  withheld events: {}", "", partition.withheld));
+        }
         if let Some(limit) = &partition.read_limit {
             line(text, &format!("  {:<width$}  reading is paused by `{}`", "", shown(limit)));
         }
@@ -216,7 +273,8 @@ pub(super) fn shown(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::status::{
-        BlockedStatus, CallTimeStatus, HandlerTotals, InstanceStatus, LimitStatus, MemoryStatus, RateStatus,
+        AbortStatus, BlockedStatus, CallTimeStatus, DeliveryMode, HandlerTotals, InstanceStatus,
+        LeftOutStatus, LimitStatus, MemoryStatus, RateStatus,
     };
 
     fn partition(number: i32, blocked: Option<BlockedStatus>) -> PartitionStatus {
@@ -228,6 +286,8 @@ mod tests {
             committable: Some(41),
             completed_beyond: 2,
             unclaimed: 0,
+            withheld: 0,
+            left_out: None,
             next_offset: Some(60),
             log_end: Some(100),
             lag_committed: (number > 0).then_some(59),
@@ -262,6 +322,9 @@ mod tests {
             group: "orders-v1".to_owned(),
             topics: vec!["orders".to_owned()],
             dead_letter_topics: vec!["orders.dlq".to_owned()],
+            delivery: DeliveryMode::AtLeastOnce,
+            transactions: None,
+            keyed_state: None,
             component: "orders.wasm".to_owned(),
             component_sha256: Some("0123456789abcdef".to_owned()),
             state: HandlerState::Running,
@@ -347,6 +410,41 @@ handler orders  group orders-v1  component 0123456789ab  running
     }
 
     #[test]
+    fn transactions_are_shown_with_what_they_leave_out() {
+        let mut left_out = partition(0, None);
+        left_out.left_out = Some(LeftOutStatus {
+            topic: "totals".to_owned(),
+            error: "Broker: Message size too large (MSG_SIZE_TOO_LARGE)".to_owned(),
+        });
+        left_out.withheld = 7;
+        let mut handler = handler(vec![left_out]);
+        handler.delivery = DeliveryMode::Transactional;
+        handler.transactions = Some(TransactionsStatus {
+            committed: 12,
+            aborted: 1,
+            records: 300,
+            rate: Some(9.96),
+            records_per_transaction: Some(25.0),
+            p50_us: Some(6_103),
+            p99_us: None,
+            kept_bytes: 1 << 20,
+            last_abort: Some(AbortStatus { time_ms: 1_000, reason: "topic `totals`: too large".to_owned() }),
+            unavailable: Some("no broker\nanswers".to_owned()),
+        });
+        let mut text = String::new();
+        of_handler(&mut text, &handler, 63_500);
+        for line in [
+            "  transactions 10.0/s with 25.0 records  p50 6103 µs, p99 -  committed 12 with 300 records  aborted 1  kept 1.0 MiB",
+            "  last abort 1m 2s ago: topic `totals`: too large",
+            "  the brokers can't keep transactions: no broker answers",
+            "             left out of transactions: topic totals: Broker: Message size too large (MSG_SIZE_TOO_LARGE)",
+            "             withheld events: 7",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
     fn a_handler_without_a_reachable_broker_is_shown_before_its_numbers() {
         let mut handler = handler(Vec::new());
         handler.no_broker_reachable = true;
@@ -355,7 +453,7 @@ handler orders  group orders-v1  component 0123456789ab  running
             broker("b-2:9092/2", BrokerState::Idle, None),
         ];
         let mut text = String::new();
-        of_handler(&mut text, &handler);
+        of_handler(&mut text, &handler, 0);
         assert!(
             text.lines().nth(1).is_some_and(|line| line.contains("no broker can be reached: ")),
             "{text}"

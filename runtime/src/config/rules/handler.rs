@@ -11,7 +11,7 @@ use super::super::checked::{
 use super::super::problem::Problems;
 use super::super::start_policy::StartPolicy;
 use super::super::written_handler as written;
-use super::{cluster, filter, grants, names, ranges, retry, transactions};
+use super::{cluster, filter, grants, names, ranges, retry, state, transactions};
 
 /// Maximum number of topics of a handler: far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
@@ -79,6 +79,7 @@ pub(super) fn handler(
             ranges::REVOKE_TIMEOUT,
         ),
         transactions: transactions::transactions(name, handler, kafka, problems),
+        state: state::state(name, handler, kafka, environment, problems),
         grants: grants::grants(name, &handler.grants, environment, problems),
         outputs: outputs(name, handler, problems),
     }

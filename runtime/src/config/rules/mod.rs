@@ -9,6 +9,7 @@ mod handler;
 mod names;
 pub(super) mod ranges;
 mod retry;
+mod state;
 mod transactions;
 mod warnings;
 
@@ -48,6 +49,7 @@ pub(super) fn checked(
             .remedy("add a section `[handlers.NAME]` with `component`, `topics` and `group_id`");
     }
     same_group_twice(written, problems);
+    state::shared_changelogs(&checked, problems);
     warnings::add(&checked, problems);
     checked.warnings = problems.take_warnings();
     checked

@@ -31,6 +31,11 @@ pub(in crate::config) const TRANSACTION_INTERVAL: Millis = 10..=60_000;
 /// From the time that a slow broker needs to the brokers' default of `transaction.max.timeout.ms`.
 pub(in crate::config) const TRANSACTION_TIMEOUT: Millis = 5_000..=900_000;
 pub(in crate::config) const TRANSACTION_BYTES: RangeInclusive<u64> = 1 << 16..=1 << 30;
+/// From the smallest useful state to the largest record that brokers usually accept.
+pub(in crate::config) const STATE_BYTES: RangeInclusive<u64> = 1 << 6..=1 << 28;
+pub(in crate::config) const STATE_VERSION: RangeInclusive<u32> = 1..=u32::MAX;
+pub(in crate::config) const STATE_CACHE: RangeInclusive<u64> = 1 << 20..=1 << 40;
+pub(in crate::config) const STATE_KEEP: Millis = 0..=30 * 86_400_000;
 /// A rebalance waits for revokes, too.
 pub(in crate::config) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 

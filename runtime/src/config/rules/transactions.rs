@@ -3,7 +3,8 @@
 use super::super::checked::{Cluster, KafkaConfig, TransactionsConfig};
 use super::super::problem::Problems;
 use super::super::written_handler as written;
-use super::super::written_transactions::Delivery;
+use super::super::written_retry::OnExhausted;
+use super::super::written_transactions::{Delivery, OnRefusedOutput};
 use super::ranges;
 
 /// Settled events of a handler with HTTP requests that no transaction has claimed: after a crash they run again, and
@@ -32,8 +33,19 @@ pub(super) fn transactions(
         interval: ranges::time(problems, &at("interval"), written.interval, ranges::TRANSACTION_INTERVAL),
         timeout: ranges::time(problems, &at("timeout"), written.timeout, ranges::TRANSACTION_TIMEOUT),
         max_bytes: ranges::size(problems, &at("max_bytes"), written.max_bytes, ranges::TRANSACTION_BYTES),
+        on_refused_output: written.on_refused_output,
         max_uncommitted: (!handler.grants.http.is_empty()).then_some(UNCOMMITTED_WITH_HTTP),
     };
+    if written.on_refused_output == OnRefusedOutput::DeadLetter
+        && handler.retry.on_exhausted != OnExhausted::Dlq
+    {
+        problems
+            .add(
+                &at("on_refused_output"),
+                "refused outputs can't be dead-lettered: `retry.on_exhausted` is not \"dlq\", so there is no dead-letter topic",
+            )
+            .remedy("set `retry.on_exhausted = \"dlq\"`, or `on_refused_output = \"stop\"`");
+    }
     if kafka.consumer.get("isolation.level").is_some_and(|level| level != "read_committed") {
         problems
             .add(
@@ -47,7 +59,8 @@ pub(super) fn transactions(
             &["handlers", name, "delivery"],
             "the embedded broker has no transactions: delivery is at least once there",
         );
-        return None;
+        // Keyed state belongs to transactions, even if they are not atomic.
+        return handler.state.is_some().then_some(checked);
     }
     Some(checked)
 }

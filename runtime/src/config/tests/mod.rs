@@ -7,6 +7,7 @@ mod properties;
 mod refused;
 mod rendering;
 mod secrets;
+mod state;
 mod transactions;
 
 use std::num::NonZero;

@@ -36,6 +36,13 @@ fn what_transactions_exclude_is_refused() {
     );
     expect_refused(&transactions("interval = \"1ms\""), &["must be between 10ms and 1m, not 1ms"]);
     expect_refused(&transactions("timeout = \"1s\""), &["must be between 5s and 15m, not 1s"]);
+    expect_refused(
+        &with(
+            delivery,
+            "[handlers.orders.transactions]\non_refused_output = \"dead-letter\"\n[handlers.orders.retry]\non_exhausted = \"skip\"",
+        ),
+        &["refused outputs can't be dead-lettered: `retry.on_exhausted` is not \"dlq\""],
+    );
     expect_refused(&with("", "[runtime]\ninstance = \"a/b\""), &["`instance` contains `/`"]);
     expect_refused(
         &with("delivery = \"once\"", ""),

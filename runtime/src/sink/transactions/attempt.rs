@@ -7,12 +7,12 @@ use std::time::Duration;
 use keylane_core::AbortCause;
 
 use super::reports::Reports;
-use super::{Transaction, TransactionOffset};
+use super::{RefusedRecord, Transaction, TransactionOffset, Written};
 use crate::librdkafka::{
     Deadline, ErrorCode, GroupMetadata, PartitionList, Producer, ProducerTopic, Queue, TransactionError,
 };
 use crate::sink::errors::{BatchError, classify, is_about_the_record};
-use crate::sink::{SinkRecord, SinkTopic};
+use crate::sink::{RecordBatch, SinkRecord, SinkTopic};
 
 /// Longest wait for reports before other conditions are checked.
 const POLL: Duration = Duration::from_millis(20);
@@ -39,6 +39,8 @@ pub(super) struct Attempt<'p> {
 pub(super) struct Committed {
     /// Number of its records.
     pub(super) records: usize,
+    /// The last key record in each partition.
+    pub(super) written: Vec<Written>,
     /// Whether the producer can be used again: a repeated request of it could take effect in the next transaction.
     pub(super) clean: bool,
 }
@@ -84,7 +86,7 @@ impl Attempt<'_> {
             return Err(Failure { cause, clean, commit_requested: false });
         }
         match self.commit(&mut reports) {
-            Ok(at_first_try) => Ok(Committed { records: reports.records(), clean: at_first_try }),
+            Ok(clean) => Ok(Committed { records: reports.records(), written: reports.written(), clean }),
             Err(cause) => Err(Failure { cause, clean: false, commit_requested: true }),
         }
     }
@@ -94,7 +96,8 @@ impl Attempt<'_> {
         self.producer.begin_transaction().map_err(|error| Cause::Call("begin", error))?;
         for (batch, records) in &transaction.records {
             for at in records.clone() {
-                batch.lend(at, |record| self.produce(record, reports)).unwrap_or(Ok(()))?;
+                let produced = batch.lend(at, |record, partition| self.produce(record, partition, reports));
+                produced.unwrap_or(Ok(()))?;
             }
         }
         // An error is reported for each record.
@@ -106,18 +109,73 @@ impl Attempt<'_> {
         self.send_offsets(transaction)
     }
 
+    /// Publishes the records of one topic without a commit, to find the one that the topic refuses. The producer sends each in
+    /// a batch of its own. `None`: the topic refuses none of them.
+    pub(super) fn probe(
+        &self,
+        transaction: &Transaction,
+        topic: SinkTopic,
+    ) -> Result<Option<RefusedRecord>, Cause> {
+        let mut reports = Reports::default();
+        let mut probed = Vec::new();
+        self.producer.begin_transaction().map_err(|error| Cause::Call("begin", error))?;
+        let ranges = transaction.records.iter();
+        let records = ranges.flat_map(|(batch, range)| range.clone().map(move |at| (batch, at)));
+        let is_of_topic = |batch: &RecordBatch, at| batch.topics(at..at + 1).eq([topic]);
+        for (batch, at) in records.filter(|(batch, at)| is_of_topic(batch, *at)) {
+            let refused = |code| RefusedRecord { batch: Arc::clone(batch), at, topic, code };
+            probed.push((batch, at));
+            match batch.lend(at, |record, partition| self.produce(record, partition, &mut reports)) {
+                Some(Ok(())) | None => {}
+                // Another record has failed the transaction meanwhile.
+                Some(Err(Cause::Record(..))) if reports.first_failure().is_some() => break,
+                Some(Err(Cause::Record(_, code))) if is_about_the_record(code) => {
+                    return Ok(Some(refused(code)));
+                }
+                Some(Err(cause)) => return Err(cause),
+            }
+        }
+        // An error is reported for each record.
+        let _flushed: Result<(), ErrorCode> = self.producer.flush(Duration::ZERO);
+        while !reports.is_complete() && reports.refused().is_none() {
+            reports.serve(self.reports, POLL);
+            if self.stop.load(Ordering::Acquire) {
+                return Err(Cause::Stopped);
+            }
+            if self.deadline.is_over() {
+                return Err(Cause::TooSlow);
+            }
+        }
+        if let Some((id, code)) = reports.refused() {
+            let found = probed.get(id).map(|&(batch, at)| RefusedRecord {
+                batch: Arc::clone(batch),
+                at,
+                topic,
+                code,
+            });
+            return Ok(found);
+        }
+        reports.first_failure().map_or(Ok(None), |(topic, code)| Err(self.diagnose(topic, code)))
+    }
+
     fn send_offsets(&self, transaction: &Transaction) -> Result<(), Cause> {
         let (offsets, group) = (list_of(&transaction.offsets), Arc::clone(&transaction.group));
         let sent = send_offsets(self.producer, offsets, group, (self.offsets_limit, self.stop))?;
         sent.map_err(|error| Cause::Call("send offsets", error))
     }
 
-    fn produce(&self, record: &SinkRecord<'_>, reports: &mut Reports) -> Result<(), Cause> {
+    /// `partition`: that of a key record, whose offset is of interest; `None`: that of the record's key.
+    fn produce(
+        &self,
+        record: &SinkRecord<'_>,
+        partition: Option<i32>,
+        reports: &mut Reports,
+    ) -> Result<(), Cause> {
         let topic = self.topics.get(record.topic.index());
         let topic = topic.ok_or(Cause::Record(record.topic, ErrorCode::UNKNOWN_TOPIC))?;
         loop {
-            let id = reports.add(record.topic);
-            let produced = record.submit(self.producer, topic, id);
+            let id = reports.add(record.topic, partition.is_some());
+            let produced = record.submit_to(partition, self.producer, topic, id);
             match produced {
                 Ok(()) => return Ok(()),
                 Err(ErrorCode::QUEUE_FULL) => {
@@ -126,7 +184,10 @@ impl Attempt<'_> {
                     self.check(reports)?;
                 }
                 // A transaction can be committed without a record that the client did not accept.
-                Err(code) => return Err(Cause::Record(record.topic, code)),
+                Err(code) => {
+                    reports.remove_last();
+                    return Err(Cause::Record(record.topic, code));
+                }
             }
         }
     }
@@ -217,6 +278,12 @@ impl Cause {
             || is_about_the_record(code)
             || code == ErrorCode::INVALID_TIMESTAMP)
             .then_some((topic, code))
+    }
+
+    /// Returns the topic, if it has refused a record or its batch.
+    pub(super) fn refusing_topic(&self) -> Option<(SinkTopic, ErrorCode)> {
+        let &Cause::Record(topic, code) = self else { return None };
+        is_about_the_record(code).then_some((topic, code))
     }
 
     /// Returns whether another producer with the same id has replaced this one, or the brokers have aborted the

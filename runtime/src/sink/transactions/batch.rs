@@ -18,6 +18,8 @@ type Bytes = Range<usize>;
 #[derive(Debug)]
 struct PackedRecord {
     topic: SinkTopic,
+    /// `None`: the partition of its key.
+    partition: Option<i32>,
     timestamp: Option<i64>,
     key: Option<Bytes>,
     value: Option<Bytes>,
@@ -27,6 +29,11 @@ struct PackedRecord {
 impl RecordBatch {
     /// Appends a copy of a record.
     pub fn push(&mut self, record: &SinkRecord<'_>) {
+        self.push_to(None, record);
+    }
+
+    /// Appends a copy of a record. `partition`: `None`: that of its key.
+    pub fn push_to(&mut self, partition: Option<i32>, record: &SinkRecord<'_>) {
         let key = record.key.map(|key| self.add(key));
         let value = record.value.map(|value| self.add(value));
         let first = self.headers.len();
@@ -36,7 +43,20 @@ impl RecordBatch {
         }
         let headers = first..self.headers.len();
         let SinkRecord { topic, timestamp, .. } = *record;
-        self.records.push(PackedRecord { topic, timestamp, key, value, headers });
+        self.records.push(PackedRecord { topic, partition, timestamp, key, value, headers });
+    }
+
+    /// Returns a copy with another record in the place of one.
+    pub fn with_replaced(&self, at: usize, replacement: &SinkRecord<'_>) -> RecordBatch {
+        let mut copy = RecordBatch::default();
+        for index in 0..self.len() {
+            if index == at {
+                copy.push(replacement);
+            } else {
+                self.lend(index, |record, partition| copy.push_to(partition, record));
+            }
+        }
+        copy
     }
 
     /// Returns the number of records.
@@ -44,20 +64,21 @@ impl RecordBatch {
         self.records.len()
     }
 
-    /// Passes one record to `to`; `None`: there are fewer.
-    pub(super) fn lend<T>(&self, at: usize, to: impl FnOnce(&SinkRecord<'_>) -> T) -> Option<T> {
+    /// Passes one record to `to`, with its partition; `None`: there are fewer.
+    pub fn lend<T>(&self, at: usize, to: impl FnOnce(&SinkRecord<'_>, Option<i32>) -> T) -> Option<T> {
         let record = self.records.get(at)?;
         let bytes = |range: &Bytes| self.bytes.get(range.clone()).unwrap_or_default();
         let headers = self.headers.get(record.headers.clone()).unwrap_or_default();
         let headers: Vec<Header<'_>> =
             headers.iter().map(|(name, value)| (bytes(name), value.as_ref().map(bytes))).collect();
-        Some(to(&SinkRecord {
+        let lent = SinkRecord {
             topic: record.topic,
             timestamp: record.timestamp,
             key: record.key.as_ref().map(bytes),
             value: record.value.as_ref().map(bytes),
             headers: &headers,
-        }))
+        };
+        Some(to(&lent, record.partition))
     }
 
     /// Returns the topics of these records.
@@ -95,11 +116,17 @@ mod tests {
             SinkRecord { topic: SinkTopic(1), timestamp: None, key: None, value: None, headers: &[] };
         let mut batch = RecordBatch::default();
         batch.push(&first);
-        batch.push(&second);
-        let copy = |record: &SinkRecord<'_>| crate::sink::OwnedRecord::from(record);
-        assert_eq!(batch.lend(0, copy), Some(copy(&first)));
-        assert_eq!(batch.lend(1, copy), Some(copy(&second)));
+        batch.push_to(Some(7), &second);
+        let copy = |record: &SinkRecord<'_>, partition| (crate::sink::OwnedRecord::from(record), partition);
+        assert_eq!(batch.lend(0, copy), Some(copy(&first, None)));
+        assert_eq!(batch.lend(1, copy), Some(copy(&second, Some(7))));
         assert_eq!(batch.lend(2, copy), None);
         assert_eq!(batch.topics(0..2).collect::<Vec<_>>(), [SinkTopic(3), SinkTopic(1)]);
+        let replaced = batch.with_replaced(1, &first);
+        assert_eq!(
+            [0, 1].map(|at| replaced.lend(at, copy)),
+            [Some(copy(&first, None)), Some(copy(&first, None))]
+        );
+        assert_eq!(replaced.len(), 2);
     }
 }

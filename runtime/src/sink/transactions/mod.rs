@@ -50,6 +50,9 @@ pub struct TransactionSpec {
     pub timeout: Duration,
     /// Properties of the client that reads offsets back.
     pub consumer: Properties,
+    /// Whether the broker is the embedded one, which accepts the calls of transactions without their effects: every
+    /// record is visible at once, offsets are not stored, and nobody is fenced.
+    pub is_embedded: bool,
 }
 
 /// A transaction to run.
@@ -78,6 +81,30 @@ pub struct TransactionOffset {
     pub metadata: String,
 }
 
+/// The last record that a transaction has written to a partition that was given with the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The topic.
+    pub topic: SinkTopic,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the record.
+    pub offset: i64,
+}
+
+/// A record of a transaction that its topic refuses.
+#[derive(Clone, Debug)]
+pub struct RefusedRecord {
+    /// The batch of the transaction with the record.
+    pub batch: Arc<RecordBatch>,
+    /// Its index in the batch.
+    pub at: usize,
+    /// Its topic.
+    pub topic: SinkTopic,
+    /// The error.
+    pub code: ErrorCode,
+}
+
 /// What the coordinator has stored for a partition: an offset with its metadata, if any.
 pub type StoredOffset = Option<(i64, Vec<u8>)>;
 
@@ -90,6 +117,9 @@ pub enum TransactionEvent {
         id: CommitId,
         /// Number of records.
         records: usize,
+        /// The last key record in each partition of a changelog; unknown, and so empty, if the transaction was found to be
+        /// committed by its offsets.
+        written: Vec<Written>,
     },
     /// The transaction was aborted, or will never be committed.
     Aborted {
@@ -108,6 +138,9 @@ pub enum TransactionEvent {
         /// The stored offsets.
         stored: Vec<StoredOffset>,
     },
+    /// A topic refuses a record, which was alone in its batch: it refuses it for ever. Reported before the end of its
+    /// transaction.
+    RecordRefused(RefusedRecord),
     /// A topic rejects records or can't be written. Nothing is dropped: the transaction is repeated.
     TopicBlocked {
         /// The topic.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::attempt::{Attempt, Cause, Committed, Failure, send_offsets};
 use super::{OnEvent, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec};
+use keylane_core::AbortCause;
+
 use crate::librdkafka::{
     Deadline, END, ErrorCode, GroupMetadata, GroupReader, PartitionList, Producer, ProducerTopic, Properties,
     Queue, TransactionError,
@@ -25,6 +27,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const UNAVAILABLE_MIN: Duration = Duration::from_secs(2);
 /// The time before the brokers abort a transaction that is left for its offsets and its commit.
 const COMMIT_RESERVE: Duration = Duration::from_secs(2);
+/// How long each record has a batch of its own after a topic has refused a batch, but none of its records.
+const SINGLE_PERIOD: Duration = Duration::from_mins(1);
 
 /// How often another producer with our id may replace ours within [`FENCED_PERIOD`] before two processes are assumed to
 /// have the same name.
@@ -46,6 +50,8 @@ pub(super) struct ProducerOwner {
     reader: Option<GroupReader>,
     /// Whether the brokers were seen to reject the offsets of a stranger.
     fencing_tested: bool,
+    /// Until then, each record has a batch of its own.
+    single: Option<Deadline>,
     /// For each time that another producer has replaced ours: when it no longer counts.
     fenced: Vec<Deadline>,
 }
@@ -55,6 +61,8 @@ struct Current {
     topics: Vec<ProducerTopic>,
     reports: Queue,
     producer: Producer,
+    /// Whether each record has a batch of its own.
+    single: bool,
 }
 
 /// Why no producer could be initialised.
@@ -63,6 +71,16 @@ enum InitError {
     Stopped,
     /// The brokers will never accept it.
     Refused(String),
+}
+
+impl InitError {
+    /// Returns the event that ends a transaction without a producer; `None`: the process ends.
+    fn into_event(self) -> Option<TransactionEvent> {
+        match self {
+            InitError::Stopped => None,
+            InitError::Refused(reason) => Some(TransactionEvent::Refused(reason)),
+        }
+    }
 }
 
 impl ProducerOwner {
@@ -79,6 +97,7 @@ impl ProducerOwner {
             reported: false,
             reader: None,
             fencing_tested: false,
+            single: None,
             fenced: Vec::new(),
         }
     }
@@ -98,29 +117,19 @@ impl ProducerOwner {
 
     /// Runs one transaction to its end. `None`: the process ends.
     fn run_one(&mut self, transaction: &Transaction) -> Option<TransactionEvent> {
-        if self.current.is_none() {
-            match self.renew() {
-                Ok(()) => {}
-                Err(InitError::Stopped) => return None,
-                Err(InitError::Refused(reason)) => return Some(TransactionEvent::Refused(reason)),
-            }
+        let single = self.single.take_if(|single| single.is_over()).is_none() && self.single.is_some();
+        let is_usable = self.current.as_ref().is_some_and(|current| single || !current.single);
+        if !is_usable && let Err(end) = self.renew() {
+            return end.into_event();
         }
         let current = self.current.as_ref()?;
-        let attempt = Attempt {
-            producer: &current.producer,
-            topics: &current.topics,
-            reports: &current.reports,
-            deadline: Deadline::after(self.spec.timeout.saturating_sub(COMMIT_RESERVE)),
-            // The client limits the call by `socket.timeout.ms`, if it finds the coordinator.
-            offsets_limit: self.spec.timeout + COMMIT_RESERVE,
-            stop: &self.stop,
-        };
+        let attempt = self.attempt(current);
         let Failure { cause, clean, commit_requested } = match attempt.run(transaction) {
-            Ok(Committed { records, clean }) => {
+            Ok(Committed { records, written, clean }) => {
                 if !clean {
                     self.current = None;
                 }
-                return Some(TransactionEvent::Committed { id: transaction.id, records });
+                return Some(TransactionEvent::Committed { id: transaction.id, records, written });
             }
             Err(failure) => failure,
         };
@@ -138,6 +147,9 @@ impl ProducerOwner {
         };
         let reason = cause.text(name);
         tracing::debug!(handler = self.spec.handler, reason, clean, commit_requested, "transaction failed");
+        if let Some((topic, code)) = cause.refusing_topic() {
+            return self.probe(transaction, (topic, code), reason);
+        }
         if let Some((topic, code)) = cause.blocked_topic() {
             (self.on_event)(TransactionEvent::TopicBlocked { topic, code });
         }
@@ -148,6 +160,65 @@ impl ProducerOwner {
             return self.read_back(transaction);
         }
         Some(TransactionEvent::Aborted { id: transaction.id, why: cause.abort_cause(), reason })
+    }
+
+    fn attempt<'a>(&'a self, current: &'a Current) -> Attempt<'a> {
+        Attempt {
+            producer: &current.producer,
+            topics: &current.topics,
+            reports: &current.reports,
+            deadline: Deadline::after(self.spec.timeout.saturating_sub(COMMIT_RESERVE)),
+            // The client limits the call by `socket.timeout.ms`, if it finds the coordinator.
+            offsets_limit: self.spec.timeout + COMMIT_RESERVE,
+            stop: &self.stop,
+        }
+    }
+
+    /// Finds out which record a topic refuses: brokers refuse batches. Each record is published in a batch of its own, in a
+    /// transaction that is aborted.
+    fn probe(
+        &mut self,
+        transaction: &Transaction,
+        (topic, code): (SinkTopic, ErrorCode),
+        reason: String,
+    ) -> Option<TransactionEvent> {
+        self.single = Some(Deadline::after(SINGLE_PERIOD));
+        if let Err(end) = self.renew() {
+            return end.into_event();
+        }
+        let current = self.current.as_ref()?;
+        let attempt = self.attempt(current);
+        let found = attempt.probe(transaction, topic);
+        attempt.abort();
+        self.current = None;
+        let mut why = AbortCause::Excluded;
+        match found {
+            Ok(Some(refused)) => {
+                self.single = None;
+                (self.on_event)(TransactionEvent::RecordRefused(refused));
+            }
+            Ok(None) => {
+                let topic =
+                    self.names.get(topic.index()).map(|name| name.to_string_lossy()).unwrap_or_default();
+                tracing::warn!(
+                    handler = self.spec.handler,
+                    %topic,
+                    %code,
+                    remedy = "restart this process: it reads the topic's limits at the start",
+                    "topic rejects a batch, but none of its records: each is sent alone for a minute"
+                );
+            }
+            Err(Cause::Stopped) => return None,
+            Err(cause) => {
+                self.single = None;
+                if matches!(cause, Cause::TooSlow) {
+                    why = AbortCause::TooSlow; // the next transaction is smaller
+                } else {
+                    (self.on_event)(TransactionEvent::TopicBlocked { topic, code });
+                }
+            }
+        }
+        Some(TransactionEvent::Aborted { id: transaction.id, why, reason })
     }
 
     /// Counts that another producer has replaced ours. Returns whether another process has our name. A transaction that the
@@ -166,10 +237,7 @@ impl ProducerOwner {
         loop {
             match self.create() {
                 Ok(current) if self.init(&current.producer)? && self.is_tested(&current.producer)? => {
-                    self.unavailable = None;
-                    if std::mem::take(&mut self.reported) {
-                        (self.on_event)(TransactionEvent::Available);
-                    }
+                    self.report_available();
                     self.current = Some(current);
                     return Ok(());
                 }
@@ -204,7 +272,7 @@ impl ProducerOwner {
     /// has lost its partitions could commit offsets over those of their new owner. Returns false if the test has to be
     /// repeated with another producer.
     fn is_tested(&mut self, producer: &Producer) -> Result<bool, InitError> {
-        if self.fencing_tested {
+        if self.fencing_tested || self.spec.is_embedded {
             return Ok(true);
         }
         let Some(stranger) = GroupMetadata::of_stranger(&self.spec.group) else { return Ok(false) };
@@ -241,17 +309,29 @@ impl ProducerOwner {
     }
 
     fn create(&self) -> Result<Current, String> {
-        let producer = Producer::new(&self.properties).map_err(|error| error.to_string())?;
+        let mut properties = self.properties.clone();
+        let single = self.single.is_some();
+        if single {
+            properties.set("batch.num.messages", 1);
+        }
+        let producer = Producer::new(&properties).map_err(|error| error.to_string())?;
         let topic =
             |name: &CString| producer.topic(name).ok_or_else(|| format!("invalid topic name {name:?}"));
         let topics = self.names.iter().map(topic).collect::<Result<Vec<_>, _>>()?;
-        Ok(Current { topics, reports: producer.main_queue(), producer })
+        Ok(Current { topics, reports: producer.main_queue(), producer, single })
     }
 
     fn report_unavailable(&mut self, reason: String) {
         let due = *self.unavailable.get_or_insert_with(|| Deadline::after(UNAVAILABLE_MIN));
         if due.is_over() && !std::mem::replace(&mut self.reported, true) {
             (self.on_event)(TransactionEvent::Unavailable(reason));
+        }
+    }
+
+    fn report_available(&mut self) {
+        self.unavailable = None;
+        if std::mem::take(&mut self.reported) {
+            (self.on_event)(TransactionEvent::Available);
         }
     }
 
@@ -263,14 +343,15 @@ impl ProducerOwner {
     /// Reads the offsets of a transaction whose commit was requested without an answer. A new producer must be
     /// initialised before: its predecessor's transaction is then decided, and no late request of it has an effect.
     fn read_back(&mut self, transaction: &Transaction) -> Option<TransactionEvent> {
-        match self.renew() {
-            Ok(()) => {}
-            Err(InitError::Stopped) => return None,
-            Err(InitError::Refused(reason)) => return Some(TransactionEvent::Refused(reason)),
+        if let Err(end) = self.renew() {
+            return end.into_event();
         }
         loop {
             match self.read(&transaction.offsets) {
-                Ok(stored) => return Some(TransactionEvent::ReadBack { id: transaction.id, stored }),
+                Ok(stored) => {
+                    self.report_available();
+                    return Some(TransactionEvent::ReadBack { id: transaction.id, stored });
+                }
                 Err(code) if code == ErrorCode::UNSTABLE_OFFSET_COMMIT => {}
                 Err(code) => self.report_unavailable(format!("committed offsets can't be read: {code}")),
             }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Error;
+use super::delivery_suffix::split;
 use super::spec::SourceSpec;
 use crate::librdkafka::{
     AdminBroker, ClientEvent, Consumer, Deadline, END, ErrorCode, GroupDescription, GroupReader, Isolation,
@@ -192,8 +193,10 @@ fn status(
             };
             let mut partitions: Vec<_> = member.partitions.into_iter().map(partition).collect();
             partitions.sort_unstable();
+            let (client_id, delivery) = split(&member.client_id);
             GroupMemberStatus {
-                client_id: member.client_id,
+                client_id: client_id.to_owned(),
+                delivery,
                 host: member.host,
                 member_id: member.member_id,
                 instance_id: member.instance_id,

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 
 use super::errors;
 use crate::librdkafka::{ErrorCode, GroupMember, ListEntry};
+use crate::source::delivery_suffix::split;
 use crate::status::{GroupOwner, GroupPartitionStatus};
 
 /// A topic and the number of a partition.
@@ -31,7 +32,7 @@ impl Positions {
     pub(super) fn add_member(&mut self, member: &GroupMember) {
         for key in &member.partitions {
             self.0.entry(key.clone()).or_default().owner = Some(GroupOwner {
-                client_id: member.client_id.clone(),
+                client_id: split(&member.client_id).0.to_owned(),
                 host: member.host.clone(),
                 member_id: member.member_id.clone(),
             });

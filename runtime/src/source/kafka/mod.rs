@@ -19,10 +19,11 @@ use crate::librdkafka::{
 };
 use crate::source::event::{ReadResult, SourceEvent};
 use crate::source::log_ends::{IDLE_MIN, LogEnds};
-use crate::source::lookups::{CommittedOffsetsReader, LookupParameters, Lookups};
+use crate::source::lookups::{CommittedOffsetsReader, LookupParameters, Lookups, MemberCheck};
 use crate::source::partitions::{ConsumerContext, OwnedPartitions, PartitionReader};
 use crate::source::spec::{Ends, SourceSpec};
 use crate::source::startup_checks::{Error, topic_facts};
+use crate::status::DeliveryMode;
 
 use commits::PendingCommits;
 use ends::PartitionEnds;
@@ -81,6 +82,9 @@ impl Source {
             needs_ends: spec.ends == Ends::LogEnd,
             isolation: spec.isolation(),
             timeout: spec.response_timeout(),
+            // The embedded broker does not describe groups, and its only member is this process.
+            member_check: (spec.delivery == DeliveryMode::Transactional && spec.feed.is_none())
+                .then(|| MemberCheck { instance_id: spec.group_instance_id.clone() }),
         };
         let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));
         let log_ends = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));

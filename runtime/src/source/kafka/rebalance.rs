@@ -81,6 +81,9 @@ impl Source {
                 for partition in &partitions {
                     self.partitions.add(*partition);
                 }
+                if partitions.is_empty() {
+                    self.lookups.check_members(); // otherwise, the lookups of the partitions do
+                }
                 (RebalanceKind::Assign, SourceEvent::Assign(id, partitions))
             }
             ErrorCode::REVOKE_PARTITIONS if !self.context.consumer.is_assignment_lost() => {

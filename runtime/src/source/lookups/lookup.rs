@@ -1,4 +1,5 @@
 //! The lookup of one partition: the responses that it waits for, and their combined result.
+use super::committed_offsets::NoOffsets;
 use super::{Bounds, LookupId, LookupKey, NotFound, TopicFacts};
 use crate::config::StartPolicy;
 use crate::librdkafka::{END, ErrorCode};
@@ -36,7 +37,7 @@ pub(super) struct Lookup {
     outstanding: usize,
     /// Whether a required response was an error.
     failed: bool,
-    committed: Response<Option<(i64, Vec<u8>)>>,
+    committed: Result<Option<(i64, Vec<u8>)>, NoOffsets>,
     log_start: Response<i64>,
     log_end: Response<i64>,
     stable_end: Response<i64>,
@@ -53,7 +54,7 @@ impl Lookup {
             kind,
             outstanding,
             failed: false,
-            committed: Err(ErrorCode::IN_PROGRESS),
+            committed: Err(NoOffsets::Failed(ErrorCode::IN_PROGRESS)),
             log_start: unknown(),
             log_end: unknown(),
             stable_end: unknown(),
@@ -67,13 +68,16 @@ impl Lookup {
 
     /// Returns whether one of the lookup's requests timed out.
     pub(super) fn timed_out(&self) -> bool {
-        let committed = self.committed.as_ref().err().copied();
+        let committed = match &self.committed {
+            Err(NoOffsets::Failed(code)) => Some(*code),
+            Ok(_) | Err(NoOffsets::OtherDelivery(_)) => None,
+        };
         let offsets = [self.log_start, self.log_end, self.stable_end, self.at_time];
         let mut codes = committed.into_iter().chain(offsets.into_iter().filter_map(Result::err));
         codes.any(|code| code == ErrorCode::TIMED_OUT)
     }
 
-    pub(super) fn committed_found(&mut self, found: Response<Option<(i64, Vec<u8>)>>) {
+    pub(super) fn committed_found(&mut self, found: Result<Option<(i64, Vec<u8>)>, NoOffsets>) {
         self.outstanding -= 1;
         self.failed |= found.is_err();
         self.committed = found;
@@ -100,14 +104,18 @@ impl Lookup {
 
     pub(super) fn start(&self, facts: &TopicFacts, policy: StartPolicy) -> Result<StartPosition, NotFound> {
         let partition = self.id.partition;
-        let committed = self.committed.clone().map_err(|code| NotFound {
-            reason: match code {
-                ErrorCode::UNSTABLE_OFFSET_COMMIT => {
+        let committed = self.committed.clone().map_err(|why| NotFound {
+            transaction_open: why == NoOffsets::Failed(ErrorCode::UNSTABLE_OFFSET_COMMIT),
+            reason: match why {
+                NoOffsets::Failed(ErrorCode::UNSTABLE_OFFSET_COMMIT) => {
                     "a transaction that commits its offset is still open".into()
                 }
-                _ => format!("committed offset: {code}"),
+                NoOffsets::Failed(code) => format!("committed offset: {code}"),
+                NoOffsets::OtherDelivery(member) => format!(
+                    "the group has a member without transactional delivery ({member}); stop all processes of the group \
+                     before `delivery` is changed"
+                ),
             },
-            transaction_open: code == ErrorCode::UNSTABLE_OFFSET_COMMIT,
         })?;
         let log_start = self.log_start.map_err(|code| not_found("start of the log", code))?;
         let policy_applies = committed.is_none() && facts.start_policy_applies_to(partition);

@@ -22,8 +22,8 @@ use crate::config::StartPolicy;
 use crate::librdkafka::{
     AdminBroker, BEGINNING, ClientEvent, END, ErrorCode, Isolation, PartitionList, Requests, TopicDescription,
 };
-pub(super) use committed_offsets::CommittedOffsetsReader;
-use committed_offsets::{CommittedOffsetsRequest, CommittedOffsetsResponse};
+pub(super) use committed_offsets::{CommittedOffsetsReader, MemberCheck};
+use committed_offsets::{CommittedOffsetsRequest, CommittedOffsetsResponse, NoOffsets};
 use lookup::{Lookup, LookupKind, OffsetKind};
 
 /// Timeout of the first try of a lookup: long enough for consecutive responses of a slow broker (two connections, the
@@ -68,6 +68,8 @@ pub(super) enum LookupResult {
         partition: Partition,
         code: ErrorCode,
     },
+    /// Transactional delivery: the group has this member, which does not have it.
+    OtherDelivery(String),
     /// This topic, by its index, was deleted and created again.
     TopicRecreated(u16),
 }
@@ -114,6 +116,8 @@ pub(super) struct LookupParameters {
     pub(super) isolation: Isolation,
     /// The longest timeout of a try.
     pub(super) timeout: Duration,
+    /// Transactional delivery: the check of the group's members. No start is found while one fails it.
+    pub(super) member_check: Option<MemberCheck>,
 }
 
 /// All lookups of a source.
@@ -138,6 +142,8 @@ pub(super) struct Lookups {
     topics_at: Duration,
     /// Topics that were deleted and created again, and that were not returned yet.
     recreated: VecDeque<u16>,
+    /// A member that does not have transactional delivery, and that was not returned yet.
+    other_delivery: Option<String>,
 }
 
 /// The subject of a request.
@@ -166,11 +172,19 @@ impl Lookups {
             bounds: Vec::new(),
             topics_at: TOPICS_INTERVAL,
             recreated: VecDeque::new(),
+            other_delivery: None,
         }
     }
 
     pub(super) fn request_start(&mut self, id: LookupId) {
         self.starts.push(id);
+    }
+
+    /// Checks the members of the group, if that is required: at every assign, also one without new partitions.
+    pub(super) fn check_members(&mut self) {
+        if self.parameters.member_check.is_some() {
+            self.send_committed(PartitionList::with_capacity(0), Vec::new());
+        }
     }
 
     pub(super) fn request_bounds(&mut self, id: LookupId) {
@@ -211,6 +225,9 @@ impl Lookups {
         loop {
             if let Some(topic) = self.recreated.pop_front() {
                 return Some(LookupResult::TopicRecreated(topic));
+            }
+            if let Some(member) = self.other_delivery.take() {
+                return Some(LookupResult::OtherDelivery(member));
             }
             if let Some(result) = self.take_finished(now) {
                 return Some(result);
@@ -255,7 +272,8 @@ impl Lookups {
         let timeouts = lookups.iter().map(|key| self.timeout(key.partition));
         let timeout = timeouts.max().unwrap_or(FIRST_TRY_TIMEOUT);
         let group = self.parameters.group.clone();
-        let request = CommittedOffsetsRequest { group, partitions, timeout, lookups };
+        let check = self.parameters.member_check.clone();
+        let request = CommittedOffsetsRequest { group, partitions, timeout, check, lookups };
         if let Some(response) = self.committed.send(request) {
             self.take_committed(&response);
         }
@@ -327,6 +345,9 @@ impl Lookups {
     }
 
     fn take_committed(&mut self, response: &CommittedOffsetsResponse) {
+        if let (Err(NoOffsets::OtherDelivery(member)), []) = (&response.found, &*response.lookups) {
+            self.other_delivery = Some(member.clone());
+        }
         for &key in &response.lookups {
             let partition = key.partition;
             let name =
@@ -335,11 +356,13 @@ impl Lookups {
                 let name = name.as_deref()?;
                 let entry = list.iter().find(|e| e.topic == name && e.partition == partition.number)?;
                 let commit = (entry.offset >= 0).then(|| (entry.offset, entry.metadata.to_vec()));
-                Some(entry.error.into_result().map(|()| commit))
+                Some(entry.error.into_result().map(|()| commit).map_err(NoOffsets::Failed))
             };
             let commit = match &response.found {
-                Ok(list) => of_partition(list).unwrap_or(Err(ErrorCode::UNKNOWN_PARTITION)),
-                Err(code) => Err(*code),
+                Ok(list) => {
+                    of_partition(list).unwrap_or(Err(NoOffsets::Failed(ErrorCode::UNKNOWN_PARTITION)))
+                }
+                Err(why) => Err(why.clone()),
             };
             self.update(key, |lookup| lookup.committed_found(commit));
         }

@@ -31,6 +31,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
         topics: vec![TOPIC.to_owned()],
         group_id: "group".to_owned(),
         group_instance_id: None,
+        delivery: crate::status::DeliveryMode::AtLeastOnce,
         assignor,
         start: StartPolicy::Earliest,
         ends: Ends::Never,

@@ -46,6 +46,7 @@ impl Bench {
             needs_ends: false,
             isolation: Isolation::Committed,
             timeout: TIMEOUT,
+            member_check: None,
         };
         let requests = Requests::new(client.client(), Queue::new(client.client()).with_wake(&wake));
         let committed = CommittedOffsetsReader::new(properties, &wake);

@@ -123,6 +123,9 @@ impl Member {
                 }
                 self.source.answer_revoke(request);
             }
+            SourceEvent::OtherDelivery { member } => {
+                panic!("{member} is not checked under at-least-once delivery")
+            }
             SourceEvent::EndKnown { partition, offset } => {
                 assert_eq!(self.ends.insert(partition, offset), None, "an end is reported once");
             }

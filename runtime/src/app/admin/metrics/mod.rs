@@ -4,6 +4,7 @@ mod brokers;
 mod families;
 mod guests;
 mod handlers;
+mod keyed_state;
 mod observed;
 mod partitions;
 mod transactions;
@@ -56,6 +57,7 @@ impl Collector for Metrics {
         self.write_loops(&mut families)?;
         self.write_observed(&mut families)?;
         self.write_transactions(&mut families)?;
+        self.write_keyed_state(&mut families)?;
         self.write_guests(&mut families)?;
         self.write_times(&mut families)?;
         self.write_messaging(&mut families)?;
@@ -103,8 +105,8 @@ mod tests {
     use super::*;
     use crate::guest::{GrantUsage, HttpUsage};
     use crate::status::{
-        BrokerState, BrokerStatus, FilterRuleStatus, HandlerTotals, InstanceStatus, LimitStatus,
-        MemoryStatus, OwnershipState, ProcessState,
+        BrokerState, BrokerStatus, DeliveryMode, FilterRuleStatus, HandlerTotals, InstanceStatus,
+        LimitStatus, MemoryStatus, OwnershipState, ProcessState,
     };
 
     fn partition() -> PartitionStatus {
@@ -116,6 +118,8 @@ mod tests {
             committable: Some(8),
             completed_beyond: 0,
             unclaimed: 0,
+            withheld: 0,
+            left_out: None,
             next_offset: Some(9),
             log_end: Some(10),
             lag_committed: Some(3),
@@ -140,6 +144,9 @@ mod tests {
             group: "g".to_owned(),
             topics: vec!["in".to_owned()],
             dead_letter_topics: Vec::new(),
+            delivery: DeliveryMode::AtLeastOnce,
+            transactions: None,
+            keyed_state: None,
             component: "t.wasm".to_owned(),
             component_sha256: None,
             state: HandlerState::Running,

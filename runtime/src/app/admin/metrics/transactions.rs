@@ -5,8 +5,8 @@ use std::fmt;
 use crate::app::event_loop::TransactionView;
 use crate::status::HandlerStatus;
 
-use super::Metrics;
 use super::families::{Families, labels};
+use super::{Metrics, owned};
 
 const MICROS: f64 = 1e6;
 
@@ -34,6 +34,33 @@ impl Metrics {
                 "Outputs and dead letters that no committed transaction contains yet.",
             ),
             kept,
+        )?;
+        let withheld = self.transactional().map(|(handler, _)| {
+            (labels(handler), owned(handler).iter().map(|partition| partition.withheld).sum())
+        });
+        families.size(
+            (
+                "keylane_withheld_events",
+                "Settled events that no transaction can commit now: their completed set would be too long, or their partition is left out.",
+            ),
+            withheld,
+        )?;
+        let left_out = self.transactional().map(|(handler, _)| {
+            let left_out = owned(handler).iter().filter(|partition| partition.left_out.is_some());
+            (labels(handler), left_out.count() as u64)
+        });
+        families.size(
+            (
+                "keylane_partitions_left_out",
+                "Partitions that transactions leave out, because a topic does not accept their outputs or dead letters.",
+            ),
+            left_out,
+        )?;
+        let available =
+            self.transactional().map(|(handler, view)| (labels(handler), view.unavailable.is_none().into()));
+        families.gauge(
+            ("keylane_transactions_available", "0 while the brokers can't keep transactions."),
+            available,
         )?;
         let times = self.transactional().map(|(handler, view)| (labels(handler), view.times));
         families.histogram(

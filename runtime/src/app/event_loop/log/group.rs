@@ -45,6 +45,20 @@ impl HandlerLog {
         tracing::warn!(handler, error, remedy, dropped, "consumer error");
     }
 
+    /// Logs that a member of the group does not have transactional delivery.
+    pub(in crate::app::event_loop) fn other_delivery(&mut self, now: Now, member: &str) {
+        let Some(LinePermit { dropped }) = self.limits.permit(Cause::OtherDelivery, now) else { return };
+        let remedy =
+            "stop all processes of the group before `delivery` is changed, and start them afterwards";
+        tracing::error!(
+            handler = self.handler,
+            member,
+            remedy,
+            dropped,
+            "no partition is taken: the group has a member without transactional delivery"
+        );
+    }
+
     /// Logs that members of the group have another assignor. The client retries the join, so a rolling change of the
     /// assignor continues when the last member with the old assignor has left.
     pub(in crate::app::event_loop) fn other_assignor(&mut self, now: Now) {

@@ -9,7 +9,14 @@ use crate::logging::{LinePermit, LineThrottle};
 const LINES_MAX: u32 = 2;
 /// Seconds between two lines about a lasting condition.
 const LASTING_LINE_SECONDS: u64 = 10;
-const LASTING: [Cause; 3] = [Cause::StartUnknown, Cause::OtherAssignor, Cause::TopicBlocked];
+const LASTING: [Cause; 6] = [
+    Cause::StartUnknown,
+    Cause::OtherAssignor,
+    Cause::TopicBlocked,
+    Cause::ChangelogUnavailable,
+    Cause::OtherDelivery,
+    Cause::Restoring,
+];
 
 /// The cause of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +33,13 @@ pub(super) enum Cause {
     OtherAssignor,
     TransactionAborted,
     TopicBlocked,
+    ChangelogUnavailable,
+    Restoring,
+    OutputRefused,
+    OtherDelivery,
 }
 
-const CAUSES: [Cause; 12] = [
+const CAUSES: [Cause; 16] = [
     Cause::DeadLetter,
     Cause::Skipped,
     Cause::CallFailed,
@@ -41,6 +52,10 @@ const CAUSES: [Cause; 12] = [
     Cause::OtherAssignor,
     Cause::TransactionAborted,
     Cause::TopicBlocked,
+    Cause::ChangelogUnavailable,
+    Cause::Restoring,
+    Cause::OutputRefused,
+    Cause::OtherDelivery,
 ];
 
 /// The limits of one handler.

@@ -3,6 +3,7 @@
 
 mod events;
 mod group;
+mod keyed;
 mod limits;
 mod notices;
 mod transactions;

@@ -161,10 +161,15 @@ impl HandlerLog {
                 "was committed in a deleted topic of the same name, or on another cluster; reset the group's offset, or set \
                  `out_of_range` to \"earliest\" or \"latest\""
             }
+            PartitionStop::OutputRefused => {
+                "has an output that its topic rejects; the line `output rejected` names the topic and the error: correct the \
+                 topic or the handler and restart, or set `transactions.on_refused_output` to \"dead-letter\""
+            }
             PartitionStop::UnreadableSet => {
                 "was committed with metadata that is not of Keylane, or is damaged: events beyond it may already have taken \
-                 effect; reset the group's offset, which repeats them"
+                 effect; stop all members and run `keylane offsets accept`, which repeats them"
             }
+            PartitionStop::UnusableState => "is not that of its keyed state, or the state is damaged",
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
     }

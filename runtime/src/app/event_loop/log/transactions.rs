@@ -1,6 +1,6 @@
 //! Log lines about transactions.
 
-use keylane_core::Now;
+use keylane_core::{Now, Partition};
 
 use crate::librdkafka::ErrorCode;
 use crate::logging::LinePermit;
@@ -30,6 +30,51 @@ impl HandlerLog {
         };
         let handler = &self.handler;
         tracing::error!(handler, topic, %code, remedy, dropped, "topic blocked: transactions can't be committed");
+    }
+
+    /// Logs that a topic rejects an output that was checked before. `stops`: its partition stops; otherwise, the output is
+    /// dead-lettered.
+    pub(in crate::app::event_loop) fn output_refused(
+        &mut self,
+        now: Now,
+        (partition, offset): (Partition, i64),
+        (output_topic, code): (&str, ErrorCode),
+        stops: bool,
+    ) {
+        let Some(LinePermit { dropped }) = self.limits.permit(Cause::OutputRefused, now) else { return };
+        let (handler, topic, partition) = (&self.handler, self.topic(partition), partition.number);
+        let remedy = "compare the output with the limits of its topic: `max.message.bytes`, and `cleanup.policy` if it has no \
+                      key";
+        if stops {
+            tracing::error!(handler, topic, partition, offset, output_topic, %code, remedy, dropped, "output rejected");
+        } else {
+            tracing::warn!(
+                handler,
+                topic,
+                partition,
+                offset,
+                output_topic,
+                %code,
+                remedy,
+                dropped,
+                "output rejected: it is dead-lettered"
+            );
+        }
+    }
+
+    /// Returns the failure text of a handler with a dead letter that its topic rejects.
+    pub(in crate::app::event_loop) fn dead_letter_refused_failure(
+        &self,
+        (partition, offset): (Partition, i64),
+        dead_letter_topic: &str,
+        code: ErrorCode,
+    ) -> String {
+        let topic = self.topic(partition);
+        format!(
+            "topic {topic} partition {} offset {offset}: topic {dead_letter_topic} rejects its dead letter: {code}; raise its \
+             `max.message.bytes`, give it `cleanup.policy=delete`, and restart",
+            partition.number
+        )
     }
 
     pub(in crate::app::event_loop) fn transactions_unavailable(&self, reason: &str) {

@@ -421,7 +421,7 @@ pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
 
 /// Converts an error to one line of at most [`ERROR_MAX`] bytes: tools that print or parse headers treat a line feed as
 /// the end of a record.
-fn header_text(text: &str) -> String {
+pub(super) fn header_text(text: &str) -> String {
     let text = text.get(..text.floor_char_boundary(ERROR_MAX)).unwrap_or_default();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

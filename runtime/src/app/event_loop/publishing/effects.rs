@@ -9,7 +9,7 @@ use keylane_core::{FailedEvent, KeptEffect, KeptEffects, Reason};
 use crate::admit::{Arena, Header};
 use crate::app::event_loop::{Calling, Reading};
 use crate::guest::{Call, GuestOutput};
-use crate::sink::{RecordBatch, RecordSize, SinkRecord, Unpublishable, packed_bytes};
+use crate::sink::{RecordBatch, RecordSize, Sink, SinkRecord, Unpublishable, packed_bytes};
 use crate::source::Source;
 
 use super::dead_letters::{Context, Origin};
@@ -41,22 +41,26 @@ impl<'a> EffectContext<'a> {
 pub(in crate::app::event_loop) type CopiedEffects = (RecordBatch, Vec<Range<usize>>);
 
 impl Publishing {
-    /// Returns the memory that the outputs of each row with outputs will take, in the order of the rows.
+    /// Returns the producer, which knows the limits of topics.
+    pub(in crate::app::event_loop) fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
+    /// Returns the memory that the outputs of each row with effects will take, in the order of the rows.
     pub(in crate::app::event_loop) fn output_bytes(&self, ended: &Call, bytes: &mut Vec<u32>) {
         bytes.clear();
-        let mut row_before = None;
-        for output in ended.results.outputs() {
-            let size = RecordSize::new(output.key, output.value);
-            let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
-            let extra = if self.target(&output).provenance { provenance::BYTES_MAX } else { 0 };
-            let of_output = u32::try_from(packed_bytes(size) + extra).unwrap_or(u32::MAX);
-            if row_before.replace(output.row) == Some(output.row)
-                && let Some(last) = bytes.last_mut()
-            {
-                *last = last.saturating_add(of_output);
-            } else {
-                bytes.push(of_output);
+        let mut outputs = ended.results.outputs().peekable();
+        for row in ended.results.rows_with_effects() {
+            let mut of_row = 0_u32;
+            while let Some(output) = outputs.next_if(|output| output.row <= *row) {
+                let size = RecordSize::new(output.key, output.value);
+                let size =
+                    output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
+                let extra = if self.target(&output).provenance { provenance::BYTES_MAX } else { 0 };
+                let of_output = u32::try_from(packed_bytes(size) + extra).unwrap_or(u32::MAX);
+                of_row = of_row.saturating_add(of_output);
             }
+            bytes.push(of_row);
         }
     }
 

@@ -18,10 +18,14 @@ struct InvalidRow {
 
 impl Publishing {
     /// Retracts the first row of each lane that has an unpublishable output, and the rows behind it. That row gets its
-    /// outcome, and its lane continues after that. Called before the end of the call is fed to the core.
+    /// outcome, and its lane continues after that. If the state of a lane is unknown then, the call fails: its events run
+    /// again, one per call. Called before the end of the call is fed to the core.
     pub(in crate::app::event_loop) fn retract_invalid_rows(&self, call: &mut Call) {
         for row in self.invalid_rows(call) {
-            call.results.retract(row.lane, row.before, Verdict::Unpublishable, row.reason);
+            let InvalidRow { lane, before, reason } = row;
+            if let Err(unknown) = call.results.retract(lane, before, Verdict::Unpublishable, reason) {
+                return call.fail(unknown.to_string());
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod dead_letters;
 mod effects;
 mod invalid_rows;
 mod provenance;
+mod refused_outputs;
 mod rejected_dead_letters;
 mod reported_topics;
 mod times;
@@ -33,6 +34,8 @@ pub(super) use dead_letters::{REASON_NAMES, name_of};
 pub(super) use effects::{CopiedEffects, EffectContext};
 use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};
+pub(super) use refused_outputs::REASON as OUTPUT_REJECTED;
+use refused_outputs::RefusedOutputs;
 use rejected_dead_letters::RejectedDeadLetters;
 use times::OutputTimestamps;
 
@@ -48,6 +51,7 @@ pub(in crate::app) struct Publishing {
     provenance: Provenance,
     times: OutputTimestamps,
     dead_letters: DeadLetterFormat,
+    refused_outputs: RefusedOutputs,
     calls: PendingCalls,
     backlog: Backlog,
     /// The last reported state of the backlog.
@@ -136,6 +140,7 @@ impl Publishing {
             provenance,
             times: OutputTimestamps::new(handler.name.clone()),
             dead_letters,
+            refused_outputs: RefusedOutputs::new(handler, topics),
             calls: PendingCalls::default(),
             backlog: Backlog::new(topics.len(), backlog_bytes),
             backlog_full: false,

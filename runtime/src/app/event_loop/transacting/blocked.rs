@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use keylane_core::{Input, Partition};
 
+use crate::librdkafka::ErrorCode;
 use crate::sink::{RecordBatch, SinkTopic};
 
 use super::kept::KeptRecords;
+use super::observed::LeftOut;
 
 /// The first pause. It is doubled after each failed try, because a failed transaction holds the readers of its topics.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -25,6 +27,8 @@ pub(super) struct BlockedTopics {
 
 #[derive(Clone, Copy, Debug)]
 struct Blocked {
+    /// The last error.
+    code: ErrorCode,
     /// The pause after the next failure.
     pause: Duration,
     /// When the topic is tried again; `None`: it is being tried.
@@ -35,16 +39,18 @@ struct Blocked {
 
 impl BlockedTopics {
     /// Records that a topic has failed a transaction.
-    pub(super) fn block(&mut self, topic: SinkTopic, now: Duration) {
-        let new = Blocked { pause: PAUSE_MIN, again_at: None, in_transaction: false };
+    pub(super) fn block(&mut self, topic: SinkTopic, code: ErrorCode, now: Duration) {
+        let new = Blocked { code, pause: PAUSE_MIN, again_at: None, in_transaction: false };
         let blocked = self.topics.entry(topic).or_insert(new);
+        blocked.code = code;
         blocked.again_at = Some(now + blocked.pause);
         blocked.pause = (blocked.pause * 2).min(PAUSE_MAX);
     }
 
     /// Excludes the partitions with effects for blocked topics. Returns the inputs for the core.
     pub(super) fn exclude(&mut self, kept: &KeptRecords) -> Vec<Input<'static>> {
-        let affected = kept.partitions_with(|topic| self.is_blocked(topic));
+        let affected: BTreeSet<Partition> =
+            kept.partitions_with(|topic| self.is_blocked(topic)).into_keys().collect();
         let input = |partition: &Partition| Input::ExcludePartition { partition: *partition, excluded: true };
         let inputs = affected.iter().map(input).collect();
         self.excluded.extend(affected);
@@ -63,11 +69,25 @@ impl BlockedTopics {
         if !any {
             return Vec::new();
         }
-        let still = kept.partitions_with(|topic| self.is_blocked(topic));
+        let still: BTreeSet<Partition> =
+            kept.partitions_with(|topic| self.is_blocked(topic)).into_keys().collect();
         let included: Vec<Partition> = self.excluded.difference(&still).copied().collect();
         self.excluded = still;
         let input = |partition| Input::ExcludePartition { partition, excluded: false };
         included.into_iter().map(input).collect()
+    }
+
+    /// Returns the partitions with effects for blocked topics. Topics that are being tried are among them: most tries fail.
+    pub(super) fn left_out(&self, kept: &KeptRecords, name: impl Fn(SinkTopic) -> String) -> Vec<LeftOut> {
+        if self.topics.is_empty() {
+            return Vec::new();
+        }
+        let affected = kept.partitions_with(|topic| self.topics.contains_key(&topic));
+        let left_out = affected.into_iter().filter_map(|(partition, topic)| {
+            let error = self.topics.get(&topic)?.code.to_string();
+            Some(LeftOut { partition, topic: name(topic), error })
+        });
+        left_out.collect()
     }
 
     /// Returns when a topic is tried again.

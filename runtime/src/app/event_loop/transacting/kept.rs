@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keylane_core::{EffectClaim, KeptEffect, KeptEffects, OwnershipId, Partition, SettleNumber};
 
-use crate::sink::{RecordBatch, SinkTopic};
+use crate::sink::{RecordBatch, SinkRecord, SinkTopic};
 
 /// The kept effects, in the order of their numbers.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct KeptRecords {
 struct KeptBatch {
     records: Arc<RecordBatch>,
     events: Vec<KeptEvent>,
+    /// The records that were outputs, and have become dead letters.
+    replaced: BTreeSet<usize>,
 }
 
 /// The effects of one event.
@@ -27,9 +29,20 @@ struct KeptEvent {
     number: SettleNumber,
     partition: Partition,
     ownership: OwnershipId,
+    offset: i64,
     records: Range<usize>,
     /// Number of outputs among the records: all, or none if they are a dead letter.
     outputs: u64,
+}
+
+/// The event of a kept record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptRecord {
+    pub(super) partition: Partition,
+    pub(super) ownership: OwnershipId,
+    pub(super) offset: i64,
+    /// Whether the record is an output, and not a dead letter.
+    pub(super) is_output: bool,
 }
 
 impl KeptRecords {
@@ -39,11 +52,30 @@ impl KeptRecords {
             number: kept.number,
             partition: kept.event.partition,
             ownership: kept.event.ownership,
+            offset: kept.event.offset,
             outputs: if kept.effect == KeptEffect::Outputs { records.len() as u64 } else { 0 },
             records,
         });
         let events: Vec<KeptEvent> = events.collect();
-        self.batches.push_back(KeptBatch { records: Arc::new(records), events });
+        self.batches.push_back(KeptBatch { records: Arc::new(records), events, replaced: BTreeSet::new() });
+    }
+
+    /// Returns the event of a record; `None`: its effects are not kept any more.
+    pub(super) fn find(&self, batch: &Arc<RecordBatch>, at: usize) -> Option<KeptRecord> {
+        let found = self.batches.iter().find(|kept| Arc::ptr_eq(&kept.records, batch))?;
+        let event = found.events.iter().find(|event| event.records.contains(&at))?;
+        let &KeptEvent { partition, ownership, offset, .. } = event;
+        let is_output = event.outputs > 0 && !found.replaced.contains(&at);
+        Some(KeptRecord { partition, ownership, offset, is_output })
+    }
+
+    /// Replaces an output by its dead letter.
+    pub(super) fn replace(&mut self, batch: &Arc<RecordBatch>, at: usize, dead_letter: &SinkRecord<'_>) {
+        let mut batches = self.batches.iter_mut();
+        if let Some(kept) = batches.find(|kept| Arc::ptr_eq(&kept.records, batch)) {
+            kept.records = Arc::new(kept.records.with_replaced(at, dead_letter));
+            kept.replaced.insert(at);
+        }
     }
 
     /// Returns the records that these claims contain, in the order of their events.
@@ -66,12 +98,18 @@ impl KeptRecords {
         claimed
     }
 
-    /// Returns the partitions with records for any of these topics.
-    pub(super) fn partitions_with(&self, is_topic: impl Fn(SinkTopic) -> bool) -> BTreeSet<Partition> {
-        let mut found = BTreeSet::new();
-        for KeptBatch { records, events } in &self.batches {
-            let events = events.iter().filter(|event| records.topics(event.records.clone()).any(&is_topic));
-            found.extend(events.map(|event| event.partition));
+    /// Returns the partitions with records for any of these topics, each with the topic of its first one.
+    pub(super) fn partitions_with(
+        &self,
+        is_topic: impl Fn(SinkTopic) -> bool,
+    ) -> BTreeMap<Partition, SinkTopic> {
+        let mut found = BTreeMap::new();
+        for KeptBatch { records, events, .. } in &self.batches {
+            for event in events {
+                if let Some(topic) = records.topics(event.records.clone()).find(|topic| is_topic(*topic)) {
+                    found.entry(event.partition).or_insert(topic);
+                }
+            }
         }
         found
     }
@@ -116,7 +154,6 @@ mod tests {
     use keylane_core::{ArenaSlot, CallId, Row};
 
     use super::*;
-    use crate::sink::SinkRecord;
 
     const ONE: OwnershipId = OwnershipId(1);
     const TWO: OwnershipId = OwnershipId(2);
@@ -128,7 +165,13 @@ mod tests {
             effect: KeptEffect::Outputs,
             call: CallId { slot: 0, reuse_count: 0 },
             row: 0,
-            event: Row { partition, ownership, offset: 0, timestamp: 0, arena_slot: ArenaSlot(0) },
+            event: Row {
+                partition,
+                ownership,
+                offset: number.cast_signed(),
+                timestamp: 0,
+                arena_slot: ArenaSlot(0),
+            },
             attempt: 1,
         }
     }
@@ -161,6 +204,25 @@ mod tests {
         assert_eq!(ranges(&kept, &[claim(ONE, 5)]), [0..4, 6..8, 0..2]);
         assert_eq!(ranges(&kept, &[claim(ONE, 9), claim(TWO, 3)]), [0..8, 0..4]);
         assert!(ranges(&kept, &[claim(TWO, 2)]).is_empty());
+    }
+
+    #[test]
+    fn an_output_is_replaced_by_its_dead_letter_and_found_again() {
+        let mut kept = kept();
+        let first = Arc::clone(&kept.batches.front().expect("there are two").records);
+        let partition = Partition { topic: 0, number: 0 };
+        let found = KeptRecord { partition, ownership: TWO, offset: 3, is_output: true };
+        assert_eq!(kept.find(&first, 5), Some(found), "the second record of number 3");
+        let letter =
+            SinkRecord { topic: SinkTopic(7), timestamp: None, key: None, value: Some(b"x"), headers: &[] };
+        kept.replace(&first, 5, &letter);
+        assert_eq!(kept.find(&first, 5), None, "the batch is another one");
+        let replaced = Arc::clone(&kept.batches.front().expect("there are two").records);
+        assert_eq!(kept.find(&replaced, 5), Some(KeptRecord { is_output: false, ..found }));
+        assert_eq!(kept.find(&replaced, 4), Some(found));
+        assert_eq!(replaced.topics(4..7).collect::<Vec<_>>(), [0, 7, 0].map(SinkTopic));
+        kept.drop_ownership(TWO);
+        assert_eq!(kept.find(&replaced, 5), None);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod blocked;
 mod kept;
+mod observed;
 mod read_back;
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
@@ -10,24 +12,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{
-    AbortCause, CommitEntry, CommitId, EffectClaim, Histogram, Input, KeptEffects, Notice, OwnershipId,
+    AbortCause, CommitEntry, CommitId, EffectClaim, Histogram, Input, KeptEffects, Notice, Now, OwnershipId,
     Partition,
 };
 
+use crate::config::OnRefusedOutput;
 use crate::guest::Call;
 use crate::librdkafka::GroupMetadata;
-use crate::sink::{StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionalProducer};
+use crate::sink::{
+    SinkTopic, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionalProducer, Written,
+};
 
-use super::EventLoop;
+use super::keyed::KeyRecords;
 use super::publishing::{CopiedEffects, Publishing};
+use super::{EventLoop, Keyed};
 use blocked::BlockedTopics;
 use kept::KeptRecords;
+use observed::Observed;
+pub(in crate::app) use observed::{LeftOut, TransactionTotals, TransactionView};
 use read_back::{ReadBack, Witness, decide};
 
 /// The transactions of one handler.
 pub(in crate::app) struct Transacting {
     /// `None`: at-least-once delivery.
     producer: Option<TransactionalProducer>,
+    /// Whether the broker is the embedded one: its transactions store no offsets, so they are committed afterwards.
+    is_embedded: bool,
     /// The handler's topics.
     topics: Vec<CString>,
     kept: KeptRecords,
@@ -36,59 +46,98 @@ pub(in crate::app) struct Transacting {
     open: BTreeSet<OwnershipId>,
     undecided: Option<Undecided>,
     blocked: BlockedTopics,
+    on_refused_output: OnRefusedOutput,
     /// Answers for the core.
     inputs: VecDeque<Input<'static>>,
     totals: TransactionTotals,
     times: Histogram,
+    /// The transaction that was just committed.
+    last_committed: Option<CommittedClaims>,
+    /// The commit that has to follow it.
+    commit: Option<PlainCommit>,
+    observed: Observed,
     /// Reused: the bytes of the outputs of a call.
     output_bytes: Vec<u32>,
 }
 
-/// Counters of transactions.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::app) struct TransactionTotals {
-    pub(in crate::app) committed: u64,
-    pub(in crate::app) aborted: u64,
-    /// Records of committed transactions.
-    pub(in crate::app) records: u64,
-    /// The outputs among them.
-    pub(in crate::app) outputs: u64,
+/// What a transaction contains, at the moment when the core begins it.
+pub(super) struct Snapshot<'a> {
+    pub(super) entries: &'a [CommitEntry],
+    pub(super) claims: &'a [EffectClaim],
+    pub(super) metadata: &'a str,
+    /// The records of keyed state.
+    pub(super) records: KeyRecords,
 }
 
-/// A snapshot of the transactions of one handler.
-#[derive(Clone, Debug, Default)]
-pub(in crate::app) struct TransactionView {
-    pub(in crate::app) totals: TransactionTotals,
-    /// Bytes of effects that no committed transaction contains, as the core counts them.
-    pub(in crate::app) kept_bytes: u64,
-    /// How long committed transactions took, in microseconds.
-    pub(in crate::app) times: Histogram,
+impl<'a> Snapshot<'a> {
+    pub(super) fn new(
+        entries: &'a [CommitEntry],
+        claims: &'a [EffectClaim],
+        metadata: &'a str,
+        keyed: Option<&mut Keyed>,
+    ) -> Self {
+        let records = keyed.and_then(|keyed| keyed.records(entries, claims, metadata));
+        Snapshot { entries, claims, metadata, records }
+    }
 }
 
 /// A transaction that has neither been committed nor aborted.
 struct Undecided {
     id: CommitId,
-    began: Duration,
+    began: Now,
     partitions: Vec<Partition>,
     claims: Vec<EffectClaim>,
     offsets: Vec<TransactionOffset>,
     before: Vec<StoredOffset>,
+    /// With the embedded broker: the commit that follows.
+    commit: Option<PlainCommit>,
+}
+
+/// A transaction that was committed.
+pub(super) struct CommittedClaims {
+    pub(super) claims: Vec<EffectClaim>,
+    /// Its last record in each partition of a changelog, if it is known.
+    pub(super) written: Vec<Written>,
+    /// When it began, in milliseconds since 1970.
+    pub(super) began_ms: i64,
+}
+
+/// A commit without a transaction.
+#[derive(Debug)]
+pub(super) struct PlainCommit {
+    pub(super) id: CommitId,
+    pub(super) entries: Vec<CommitEntry>,
+    pub(super) metadata: String,
 }
 
 impl EventLoop {
     /// Handles an event of the transactional producer.
     pub(super) fn transaction_ended(&mut self, event: TransactionEvent) {
-        let EventLoop { log, transacting, closing, publishing, now, .. } = self;
+        let EventLoop { log, source, transacting, keyed, closing, publishing, now, .. } = self;
         if let Some(reason) = transacting.ended(&event, now.uptime) {
             log.transaction_aborted(*now, &reason);
+            transacting.observed.aborted(*now, reason);
+        }
+        if let (Some(committed), Some(keyed)) = (transacting.take_committed(), keyed) {
+            keyed.committed(&committed);
+        }
+        if let Some(PlainCommit { id, entries, metadata }) = transacting.take_commit() {
+            source.commit(now.uptime, id, &entries, &metadata);
         }
         match event {
             TransactionEvent::TopicBlocked { topic, code } => {
                 log.topic_blocked(*now, publishing.topic_name(topic), code);
             }
-            TransactionEvent::Unavailable(reason) => log.transactions_unavailable(&reason),
-            TransactionEvent::Available => log.transactions_available(),
+            TransactionEvent::Unavailable(reason) => {
+                log.transactions_unavailable(&reason);
+                transacting.observed.unavailable = Some(reason);
+            }
+            TransactionEvent::Available => {
+                log.transactions_available();
+                transacting.observed.unavailable = None;
+            }
             TransactionEvent::Refused(reason) => closing.stop(log, reason),
+            TransactionEvent::RecordRefused(refused) => self.record_refused(&refused),
             TransactionEvent::Committed { .. }
             | TransactionEvent::Aborted { .. }
             | TransactionEvent::ReadBack { .. } => {}
@@ -97,18 +146,28 @@ impl EventLoop {
 }
 
 impl Transacting {
-    pub(in crate::app) fn new(producer: Option<TransactionalProducer>, topics: Vec<CString>) -> Self {
+    pub(in crate::app) fn new(
+        producer: Option<TransactionalProducer>,
+        topics: Vec<CString>,
+        is_embedded: bool,
+        on_refused_output: OnRefusedOutput,
+    ) -> Self {
         Transacting {
             producer,
+            is_embedded,
             topics,
             kept: KeptRecords::default(),
             stored: BTreeMap::new(),
             open: BTreeSet::new(),
             undecided: None,
             blocked: BlockedTopics::default(),
+            on_refused_output,
             inputs: VecDeque::new(),
             totals: TransactionTotals::default(),
             times: Histogram::default(),
+            last_committed: None,
+            commit: None,
+            observed: Observed::default(),
             output_bytes: Vec::new(),
         }
     }
@@ -117,9 +176,24 @@ impl Transacting {
         self.producer.is_some()
     }
 
-    /// Returns a snapshot; `None`: at-least-once delivery.
-    pub(super) fn view(&self, kept_bytes: u64) -> Option<TransactionView> {
-        self.is_enabled().then_some(TransactionView { totals: self.totals, kept_bytes, times: self.times })
+    /// Takes a sample for the snapshots, once a second.
+    pub(super) fn sample(&mut self, now: Duration) {
+        if self.is_enabled() {
+            self.observed.sample(now, self.totals, &self.times);
+        }
+    }
+
+    /// Returns a snapshot; `None`: at-least-once delivery. `topic_name`: returns the name of a topic.
+    pub(super) fn view(
+        &self,
+        kept_bytes: u64,
+        topic_name: impl Fn(SinkTopic) -> String,
+    ) -> Option<TransactionView> {
+        let (totals, times) = (self.totals, self.times);
+        let mut view = TransactionView { totals, kept_bytes, times, ..TransactionView::default() };
+        view.left_out = self.blocked.left_out(&self.kept, topic_name);
+        self.observed.add_to(&mut view);
+        self.is_enabled().then_some(view)
     }
 
     /// Returns the number of outputs of committed transactions.
@@ -127,10 +201,18 @@ impl Transacting {
         self.totals.outputs
     }
 
-    /// Returns the memory that the outputs of each row with outputs will take; nothing under at-least-once delivery.
-    pub(super) fn output_bytes(&mut self, publishing: &Publishing, ended: &Call) -> &[u32] {
+    /// Returns the memory that the effects of each row with effects will take; nothing under at-least-once delivery.
+    pub(super) fn output_bytes(
+        &mut self,
+        publishing: &Publishing,
+        keyed: Option<&Keyed>,
+        ended: &Call,
+    ) -> &[u32] {
         if self.is_enabled() {
             publishing.output_bytes(ended, &mut self.output_bytes);
+        }
+        if let Some(keyed) = keyed {
+            keyed.add_bytes(ended, &mut self.output_bytes);
         }
         &self.output_bytes
     }
@@ -175,10 +257,11 @@ impl Transacting {
     pub(super) fn begin(
         &mut self,
         id: CommitId,
-        (entries, claims, metadata): (&[CommitEntry], &[EffectClaim], &str),
+        snapshot: &Snapshot<'_>,
         group: Option<GroupMetadata>,
-        now: Duration,
+        now: Now,
     ) {
+        let Snapshot { entries, claims, metadata, records: key_records } = snapshot;
         let (Some(producer), Some(group)) = (&self.producer, group) else {
             self.inputs.push_back(Input::TransactionAborted { id, why: AbortCause::Stale });
             return;
@@ -192,7 +275,8 @@ impl Transacting {
         let offsets: Vec<TransactionOffset> = entries.iter().map(offset).collect();
         let partitions: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
         let before = partitions.iter().map(|id| self.stored.get(id).cloned().flatten()).collect();
-        let records = self.kept.claimed(claims);
+        let mut records = self.kept.claimed(claims);
+        records.extend(key_records.clone());
         if self.blocked.contains_any(&records) {
             // Effects for such a topic were kept after its partitions were determined.
             self.inputs.extend(self.blocked.exclude(&self.kept));
@@ -202,15 +286,17 @@ impl Transacting {
         self.blocked.attempt(&records);
         producer.run(Transaction { id, records, offsets: offsets.clone(), group: Arc::new(group) });
         let claims = claims.to_vec();
-        self.undecided = Some(Undecided { id, began: now, partitions, claims, offsets, before });
+        let commit = || PlainCommit { id, entries: entries.to_vec(), metadata: (*metadata).to_owned() };
+        let commit = self.is_embedded.then(commit);
+        self.undecided = Some(Undecided { id, began: now, partitions, claims, offsets, before, commit });
     }
 
     /// Handles the end of a transaction. Returns the reason if it was not committed.
     pub(super) fn ended(&mut self, event: &TransactionEvent, now: Duration) -> Option<String> {
         match event {
-            TransactionEvent::Committed { id, records } => {
+            TransactionEvent::Committed { id, records, written } => {
                 self.totals.records += *records as u64;
-                self.committed(*id, now);
+                self.committed(*id, written, now);
                 None
             }
             TransactionEvent::Aborted { id, why, reason } => {
@@ -218,14 +304,15 @@ impl Transacting {
                 Some(reason.clone())
             }
             TransactionEvent::ReadBack { id, stored } => self.read_back(*id, stored, now),
-            TransactionEvent::TopicBlocked { topic, .. } => {
-                self.blocked.block(*topic, now);
+            TransactionEvent::TopicBlocked { topic, code } => {
+                self.blocked.block(*topic, *code, now);
                 self.inputs.extend(self.blocked.exclude(&self.kept));
                 None
             }
-            TransactionEvent::Unavailable(_) | TransactionEvent::Available | TransactionEvent::Refused(_) => {
-                None
-            }
+            TransactionEvent::Unavailable(_)
+            | TransactionEvent::Available
+            | TransactionEvent::RecordRefused(_)
+            | TransactionEvent::Refused(_) => None,
         }
     }
 
@@ -240,18 +327,33 @@ impl Transacting {
         self.blocked.next_try()
     }
 
-    fn committed(&mut self, id: CommitId, now: Duration) {
+    fn committed(&mut self, id: CommitId, written: &[Written], now: Duration) {
         let Some(undecided) = self.undecided.take_if(|undecided| undecided.id == id) else { return };
         self.totals.committed += 1;
         self.blocked.attempt_committed();
-        let took = now.saturating_sub(undecided.began).as_micros();
+        let took = now.saturating_sub(undecided.began.uptime).as_micros();
         self.times.record(u64::try_from(took).unwrap_or(u64::MAX));
         self.totals.outputs += self.kept.drop_claimed(&undecided.claims);
         for (&partition, offset) in undecided.partitions.iter().zip(&undecided.offsets) {
             let stored = (offset.offset, offset.metadata.clone().into_bytes());
             self.stored.insert(partition, Some(stored));
-            self.inputs.push_back(Input::Committed { id, partition });
+            if !self.is_embedded {
+                self.inputs.push_back(Input::Committed { id, partition });
+            }
         }
+        self.commit = undecided.commit;
+        let (claims, began_ms) = (undecided.claims, undecided.began.wall_ms);
+        self.last_committed = Some(CommittedClaims { claims, written: written.to_vec(), began_ms });
+    }
+
+    /// Returns the commit that has to follow the transaction that was just committed.
+    pub(super) fn take_commit(&mut self) -> Option<PlainCommit> {
+        self.commit.take()
+    }
+
+    /// Returns the claims of the transaction that was just committed.
+    pub(super) fn take_committed(&mut self) -> Option<CommittedClaims> {
+        self.last_committed.take()
     }
 
     fn aborted(&mut self, id: CommitId, why: AbortCause) {
@@ -273,7 +375,7 @@ impl Transacting {
         }));
         match decided {
             ReadBack::Committed => {
-                self.committed(id, now);
+                self.committed(id, &[], now);
                 None
             }
             ReadBack::Aborted => {

@@ -1,0 +1,105 @@
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use keylane_core::{EffectClaim, OwnershipId, SettleNumber};
+use keylane_state::{Entry, StoreSpec};
+
+use super::super::transacting::CommittedClaims;
+use super::*;
+use crate::changelog::RestoreRequest;
+use crate::librdkafka::Wake;
+
+const P0: Partition = Partition { topic: 0, number: 0 };
+const OWNERSHIP: OwnershipId = OwnershipId(1);
+const KEY: &[u8] = b"\x01ada";
+/// The token of a load that belongs to no call.
+const TOKEN: u64 = 77;
+
+/// Keyed state whose store is in memory and without a changelog, and the events of the store.
+fn keyed() -> (Keyed, Receiver<StoreEvent>) {
+    let (sender, events) = channel();
+    let spec = StoreSpec { dir: None, cache_bytes: 1 << 20, trusted_for: Duration::from_secs(60) };
+    let store = LocalStore::start(spec, move |event| sender.send(event).expect("the test receives events"));
+    let settings = KeyedSettings {
+        handler: "t".to_owned(),
+        group: "g".to_owned(),
+        topics: vec!["orders".to_owned()],
+        lane_key: "key".to_owned(),
+        version: 1,
+        cache_bytes: 0,
+    };
+    let topics = vec![TopicStates { store: Arc::new(store.expect("a thread")), changelog: None }];
+    let mailbox = Arc::new(Mailbox::new(Wake::new().expect("a file descriptor")));
+    (Keyed::new(settings, topics, None, mailbox), events)
+}
+
+/// Opens the partition and begins its ownership.
+fn begin(keyed: &mut Keyed, events: &Receiver<StoreEvent>) {
+    let found = StartPosition {
+        partition: P0,
+        committed: None,
+        fallback: 0,
+        log_start: 0,
+        log_end: Some(0),
+        stable_end: None,
+        topic_id: [7; 16],
+    };
+    keyed.restore(found, 0).expect("the partition has a store");
+    let resolved = opened(keyed, events);
+    assert!(matches!(resolved, Some(Resolved::Start(_))), "without a changelog, nothing is restored");
+    keyed.began(P0, OWNERSHIP);
+}
+
+fn opened(keyed: &mut Keyed, events: &Receiver<StoreEvent>) -> Option<Resolved> {
+    let event = events.recv().expect("the store lives");
+    let StoreEvent::Opened { session, resume, .. } = event else { panic!("{event:?}") };
+    keyed.opened(P0, session, resume)
+}
+
+fn request(keyed: &Keyed) -> RestoreRequest {
+    RestoreRequest { topic: 0, partition: 0, session: keyed.owned[&P0].session, resume: None }
+}
+
+#[test]
+fn what_is_committed_while_a_lost_file_is_restored_is_newer_than_what_is_restored() {
+    let (mut keyed, events) = keyed();
+    begin(&mut keyed, &events);
+    let session = keyed.owned[&P0].session;
+    keyed.store_lost(P0, session, 0);
+    let states = &mut keyed.owned.get_mut(&P0).expect("an owned partition").states;
+    states.changed(1, KEY, Some(b"new".as_slice().into()));
+    let claims = vec![EffectClaim { ownership: OWNERSHIP, through: SettleNumber(1) }];
+    keyed.committed(&CommittedClaims { claims, written: Vec::new(), began_ms: 0 });
+    // The reader of the changelog is behind: it finds the former state of the key.
+    let request = request(&keyed);
+    let former = Entry { key: KEY.into(), value: Some(b"former".as_slice().into()) };
+    keyed.topics[0].1.store.apply(0, request.session, vec![former], None);
+    keyed.restored(request, true);
+    keyed.topics[0].1.store.load(0, request.session, TOKEN, vec![KEY.into()]);
+    let loaded = events.iter().find_map(|event| {
+        if let StoreEvent::Loaded { token: TOKEN, values, .. } = event { Some(values) } else { None }
+    });
+    assert_eq!(loaded.expect("an answer")[0].as_deref(), Some(&b"new"[..]));
+}
+
+#[test]
+fn a_damaged_changelog_refuses_a_start_and_stops_an_owner() {
+    let (mut keyed, events) = keyed();
+    begin(&mut keyed, &events);
+    let owner = keyed.damaged(request(&keyed), "offset 3: no key").map(|_| ()).expect_err("an owner");
+    assert!(owner.contains("topic orders, partition 0") && owner.contains("offset 3: no key"), "{owner}");
+    let found = StartPosition {
+        partition: P0,
+        committed: Some((4, Vec::new())),
+        fallback: 0,
+        log_start: 0,
+        log_end: Some(9),
+        stable_end: None,
+        topic_id: [7; 16],
+    };
+    keyed.restore(found, 0).expect("the partition has a store");
+    let refused = keyed.damaged(request(&keyed), "offset 3: no key").expect("it is not owned yet");
+    assert!(matches!(refused, Some(Resolved::Refused { offset: 4, .. })));
+    let stale = RestoreRequest { session: keylane_state::SessionId(0), ..request(&keyed) };
+    assert!(keyed.damaged(stale, "old").expect("an older session").is_none());
+}
