@@ -68,6 +68,22 @@ fn orders_are_retried_and_dead_lettered() {
 }
 
 #[test]
+fn balances_are_kept_in_states() {
+    let outputs = run_to_end(&prepare("balances", "events.jsonl"));
+    let expected =
+        fs::read_to_string(folder("balances").join("expected.jsonl")).expect("the example's result");
+    let expected: Vec<Value> =
+        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of_topic = |topic: &str, lines: &[Value]| {
+        by_key(&lines.iter().filter(|line| line["topic"] == topic).cloned().collect::<Vec<_>>())
+    };
+    for topic in ["balances", "bookings.dlq"] {
+        assert_eq!(of_topic(topic, &outputs), of_topic(topic, &expected), "{topic}");
+    }
+    assert_eq!(outputs.len(), expected.len());
+}
+
+#[test]
 fn flights_reports_delays_and_oddities() {
     let file = prepare("flights", "flights.jsonl.zst");
     let outputs = run_to_end(&file);

@@ -11,7 +11,7 @@ use keylane_tests::keylane::workspace;
 const LAYERS: [&[&str]; 5] = [
     &["logging", "status"],
     &["config", "librdkafka"],
-    &["source", "admit", "guest", "sink"],
+    &["source", "admit", "changelog", "guest", "sink"],
     &["app"],
     &["cli"],
 ];
@@ -102,7 +102,7 @@ fn uses_are_found() {
     let text = "use crate::{\n  app::X, config::{self, guest}, };\n// crate::cli\ncrate::sink::go(); keylane_core::source";
     assert_eq!(used_modules(text), ["app", "config", "sink"].into());
     assert_eq!(allowed("guest"), ["config", "logging", "status", "librdkafka", "guest"].into());
-    assert_eq!(allowed("main").len(), 10);
+    assert_eq!(allowed("main").len(), 11);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keylane_tests::admin::{Admin, at};
 use keylane_tests::campaign::{self, Delivery};
 use keylane_tests::check::once::{self, Expected, History};
 use keylane_tests::flow::Flow;
@@ -9,13 +10,15 @@ use keylane_tests::kafka::{self, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings};
 use keylane_tests::skip::print_line;
 use keylane_tests::wait;
+use serde_json::Value;
 
 /// Freezes after which the records of an aborted transaction were neither acknowledged nor lost.
 const FREEZES: usize = 4;
+/// The limit, if none of them met a transaction with records in the log.
+const FREEZES_MAX: usize = 16;
 /// Longer than a transaction with a timeout of 5 s waits for acknowledgements.
 const FREEZE: Duration = Duration::from_secs(4);
 const EVENTS: usize = 2_000;
-const LIMIT: usize = 4_096;
 
 fn settings(flow: &Flow<'_>) -> Settings {
     campaign::settings(flow, "one", Delivery::Transactional)
@@ -35,7 +38,14 @@ fn records_without_an_acknowledgement_before_an_abort_are_published_once() {
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_for_members(&["one"]);
     let (producer, mut produced) = (flow.producer(), 0);
-    for _ in 0..FREEZES {
+    let aborted = || {
+        let (topic, bootstrap) = (&flow.output, cluster.bootstrap());
+        kafka::read_all(&bootstrap, topic).len() - kafka::read_committed(&bootstrap, topic).len()
+    };
+    let mut freezes = 0;
+    // A freeze may come after the commit, or before the first record is stored.
+    while freezes < FREEZES || aborted() == 0 && freezes < FREEZES_MAX {
+        freezes += 1;
         let admin = cluster.admin();
         wait::until("an open transaction", wait::STATE_TIMEOUT, || {
             if flow.lag() == 0 {
@@ -65,26 +75,22 @@ fn large(number: usize) -> String {
     format!("{number} {}", "x".repeat(8_000))
 }
 
-/// Partition 0 has an output that its topic rejects; partition 1 has only a dead letter and events without outputs.
+/// Partition 0 has an output for a topic that is deleted; partition 1 has only a dead letter and events without outputs.
 #[test]
-fn a_topic_that_rejects_a_record_does_not_hold_partitions_without_effects_for_it() {
+fn a_missing_topic_does_not_hold_partitions_without_effects_for_it() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 2, &[]);
-    let mut keylane = Keylane::run(&settings(&flow), &[]);
+    let mut keylane = Keylane::run(&settings(&flow).set("admin", "listen", "127.0.0.1:0"), &[]);
+    let shown = Admin::of(&mut keylane);
     flow.wait_for_members(&["one"]);
     let admin = cluster.admin();
-    admin.set_topic_config(&flow.output, "max.message.bytes", &LIMIT.to_string());
-    wait::until("the limit", wait::STATE_TIMEOUT, || {
-        admin.topic_config(&flow.output, "max.message.bytes").as_deref() == Some("4096")
-    });
-    let producer = flow.producer();
-    let event = |key: &str, value: String| Record::new(key, value);
-    let held = event("large", large(0)).to(0);
+    admin.delete_topic(&flow.output);
+    let held = Record::new("held", "0 x").to(0);
     let others = (1..100).map(|number| {
-        let other = event("small", format!("{number} x")).to(1);
+        let other = Record::new("other", format!("{number} x")).to(1);
         if number == 50 { other.with("fail", "reject") } else { other.with("outputs", "0") }
     });
-    producer.send_all(&flow.input, std::iter::once(held).chain(others)).expect("acknowledged");
+    flow.producer().send_all(&flow.input, std::iter::once(held).chain(others)).expect("acknowledged");
     keylane.wait_for("the blocked topic", |line| {
         line["message"] == "topic blocked: transactions can't be committed" && line["topic"] == flow.output
     });
@@ -94,8 +100,21 @@ fn a_topic_that_rejects_a_record_does_not_hold_partitions_without_effects_for_it
     let held = flow.committed();
     let held = held.iter().find(|committed| committed.partition == 0).expect("two partitions");
     assert_eq!(held.offset.unwrap_or(0), 0, "its output is not published");
-    admin.set_topic_config(&flow.output, "max.message.bytes", "1048576");
+
+    let left_out = at(&shown.handler(), "/partitions/0/left_out");
+    assert_eq!(left_out["topic"], flow.output.as_str());
+    assert!(left_out["error"].as_str().is_some_and(|error| error.contains("UNKNOWN_")), "{left_out}");
+    assert_eq!(at(&shown.handler(), "/partitions/1/left_out"), Value::Null);
+    assert!(at(&shown.handler(), "/transactions/last_abort/reason").as_str().is_some());
+    let metrics = shown.metrics();
+    let value = |name: &str| metrics.get(&format!("{name}{{handler=\"t\"}}")).map(String::as_str);
+    assert_eq!(value("keylane_partitions_left_out"), Some("1"));
+
+    admin.create_topic(&flow.output, 2, &[]);
     flow.wait_until_committed();
+    wait::until("the partition to be contained again", wait::STATE_TIMEOUT, || {
+        at(&shown.handler(), "/partitions/0/left_out").is_null()
+    });
     keylane.terminate();
     keylane.expect_exit(0);
     let expected = |event: &kafka::Received| match (event.header("fail"), event.header("outputs")) {

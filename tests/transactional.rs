@@ -4,6 +4,7 @@
 //!
 //! `make campaign` is the same with a million events and faults of brokers.
 
+use keylane_tests::admin::Admin;
 use keylane_tests::campaign::{self, Delivery, Fault, Options, event, expected};
 use keylane_tests::check::once::{self, History, Report};
 use keylane_tests::flow::Flow;
@@ -29,6 +30,7 @@ fn every_event_takes_effect_once_through_kills_freezes_and_moves() {
         faults: Fault::shuffled(faults, 1),
         instances: 3,
         delivery: Delivery::Transactional,
+        state: false,
         // The open transaction of a killed instance holds its partitions for this long.
         timeout: Some("5s"),
         logs: None,
@@ -151,7 +153,9 @@ fn outputs_and_offsets_become_visible_together() {
     const READS: usize = 10;
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, PARTITIONS, &[]);
-    let mut keylane = Keylane::run(&with_interval(&flow, "one", "10ms"), &[]);
+    let settings = with_interval(&flow, "one", "10ms").set("admin", "listen", "127.0.0.1:0");
+    let mut keylane = Keylane::run(&settings, &[]);
+    let shown = Admin::of(&mut keylane);
     flow.wait_for_members(&["one"]);
     let producer = flow.producer();
     let mut outputs = 0;
@@ -167,6 +171,18 @@ fn outputs_and_offsets_become_visible_together() {
         });
     }
     flow.wait_until_committed();
+    let handler = shown.handler();
+    let report = read(&flow);
+    report.assert_clean();
+    assert_eq!(handler["delivery"], "transactional");
+    let transactions = &handler["transactions"];
+    assert_eq!(transactions["records"], report.outputs + report.dead_letters);
+    assert!(transactions["committed"].as_u64() >= Some(READS as u64), "{transactions}");
+    assert!(transactions["p50_us"].is_u64() && transactions["unavailable"].is_null(), "{transactions}");
+    let metrics = shown.metrics();
+    let value = |name: &str| metrics.get(&format!("{name}{{handler=\"t\"}}")).map(String::as_str);
+    assert_eq!(value("keylane_withheld_events"), Some("0"));
+    assert_eq!(value("keylane_transactions_available"), Some("1"));
     stop(&mut keylane);
     read(&flow).assert_clean();
 }

@@ -11,6 +11,8 @@ impl World {
         match action {
             Action::LookUpStart { partition } => {
                 let index = self.index(partition);
+                self.close_session(p, index);
+                self.planted_end(p, index);
                 self.look_up_soon(p, index);
             }
             Action::AnswerAssign { request, starts } => self.answer_assign(p, request, starts),
@@ -46,8 +48,10 @@ impl World {
             Action::PartitionStopped { partition, offset, reason } => {
                 let index = self.index(partition);
                 self.partition_stopped(p, index, offset);
-                if reason == PartitionStop::UnreadableSet {
-                    self.accept_offset(index);
+                match reason {
+                    PartitionStop::UnreadableSet => self.accept_offset(index),
+                    PartitionStop::UnusableState => self.call_operator_to_repair(),
+                    PartitionStop::OutOfRange | PartitionStop::OtherTopic | PartitionStop::OutputRefused => {}
                 }
             }
             Action::StopHandler { partition, offset, .. } => {
@@ -79,6 +83,7 @@ impl World {
                 let index = self.index(partition);
                 self.processes[p].parts[index].ownership = Some(ownership.0);
                 self.note(p, "ownership", Some(index), offset, ownership.0 as i64);
+                self.begin_session(p, index, ownership.0);
                 if claimed > 0 {
                     self.saw(Seen::SetsApplied);
                 }
@@ -87,6 +92,7 @@ impl World {
                 let index = self.index(partition);
                 self.note(p, "ownership ended", Some(index), -1, ownership.0 as i64);
                 self.processes[p].ended.insert(ownership.0);
+                self.end_session(p, index, ownership.0);
                 self.check_dropped(p, ownership.0);
                 self.check_dropped_effects(p, ownership.0);
             }

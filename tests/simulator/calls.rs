@@ -34,13 +34,21 @@ impl World {
         self.check_concurrency(p);
         let first = self.processes[p].calls[&key_of(dispatch.call)].rows[0];
         self.check_capacity(p, key_of(dispatch.call), &first);
+        let rows = self.processes[p].calls[&key_of(dispatch.call)].rows.clone();
+        if !self.prepare_states(p, dispatch.call, &rows, dispatch.lane_lengths) {
+            self.run_call(p, dispatch.call);
+        }
+    }
+
+    /// A worker takes the call.
+    pub(crate) fn run_call(&mut self, p: usize, call: CallId) {
         let duration = self.duration();
         if self.occurs(Class::Suspends, 10) {
-            self.after(duration / 3, Event::CallSuspended(p, dispatch.call));
+            self.after(duration / 3, Event::CallSuspended(p, call));
         }
-        self.after(duration, Event::CallEnd(p, dispatch.call));
-        if self.processes[p].stale.contains_key(&dispatch.call.slot) {
-            self.feed_stale_result_soon(p, dispatch.call);
+        self.after(duration, Event::CallEnd(p, call));
+        if self.processes[p].stale.contains_key(&call.slot) {
+            self.feed_stale_result_soon(p, call);
         }
     }
 
@@ -96,6 +104,7 @@ impl World {
             offset: row.offset,
             lane: kept.map_or(Lane::Unkeyed(row.offset), |kept| kept.lane),
             has_outputs: record.is_some_and(|record| record.has_outputs),
+            changes_state: false,
             done: false,
             produced: false,
             unanswered: false,
@@ -209,7 +218,7 @@ impl World {
         // A host call may delay the end.
         let longest = if self.occurs(Class::SlowCalls, 20) { 4 * SECOND } else { 150 * MS };
         let delay = self.rng.range(MS, longest);
-        if self.rng.percent(30) {
+        if self.rng.percent(30) && !self.waits_for_states(p, id) {
             // The call ends by itself just before the cancellation takes effect.
             let just_before = self.rng.range(1, MS);
             self.after(delay - just_before, Event::CallEnd(p, id));
@@ -222,6 +231,7 @@ impl World {
 
     pub(crate) fn call_terminated(&mut self, p: usize, id: CallId) {
         let Some(call) = self.end_call(p, id) else { return };
+        self.forget_call_states(p, id);
         if self.planted == Some(Planted::StaleResult) {
             self.processes[p].stale.insert(id.slot, call);
         }

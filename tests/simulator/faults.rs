@@ -11,7 +11,7 @@ use super::world::{Event, Stage, World};
 type InjectedFault = (Class, fn(&mut World));
 
 /// The external faults, by class.
-const INJECTED_FAULTS: [InjectedFault; 11] = [
+const INJECTED_FAULTS: [InjectedFault; 12] = [
     (Class::Kill, World::kill),
     (Class::Pause, World::pause),
     (Class::Expelled, World::expel_running),
@@ -23,6 +23,7 @@ const INJECTED_FAULTS: [InjectedFault; 11] = [
     (Class::Backlog, World::fill_backlog),
     (Class::CoordinatorAway, World::take_coordinator_away),
     (Class::OffsetsReset, World::reset_offset),
+    (Class::StoreFiles, World::harm_file),
 ];
 
 impl World {
@@ -262,6 +263,7 @@ impl World {
         self.plan.heal();
         self.bring_coordinator_back();
         let reset = self.logs.iter().any(|log| log.offsets_reset);
+        let reset = reset || (0..self.logs.len()).any(|index| self.is_unbound(index));
         for log in &mut self.logs {
             log.damage = None;
         }

@@ -7,7 +7,8 @@
 //! `plan` draws the configuration of a seed → `world` runs the events → `group`, `ownership`, `reading`, `calls`,
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state. In some seeds,
-//! delivery is transactional: `transactions` replaces `outputs` and `commits`.
+//! delivery is transactional: `transactions` replaces `outputs` and `commits`. In some of these, `keyed` gives states to
+//! the events.
 //!
 //! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
 //! cluster.
@@ -31,6 +32,7 @@
 //! | I-attribution | An event of a call that failed as a whole runs alone next, on a fresh instance. A retry runs alone. |
 //! | I-backoff | No attempt begins before its delay has passed. |
 //! | I-end | Under `--until-end`, nothing past the end is dispatched. A process drains when the rest is committed. |
+//! | I-excluded | A transaction contains no partition that is excluded. |
 //! | I-filter | An event that is filtered or rejected for its missing key is not dispatched. |
 //! | I-idle | The number of simulated events is bounded: the core does not loop. |
 //! | I-limits | The limits of queued events, reads, concurrent calls and commit metadata are kept. |
@@ -45,9 +47,15 @@
 //! | T2 effects and claims | A transaction claims an event if and only if it contains the effects of the event. |
 //! | T2 claims grow | What a committed transaction claims stays claimed. A completed set is never ignored. |
 //! | T2 left out | No event that settled before a claimed one is left out, even without effects. |
+//! | T3 state | Keyed state: whenever a transaction is committed and whenever an ownership begins, the state of a key is the
+//! fold of its done events in their order, none twice, none missing. |
 //! | T4 zombie | The coordinator accepts offsets of a partition only from its owner, or while it has none. |
+//! | T5 store | Keyed state: a store contains only states of committed transactions, and none that its file replaces. |
 //! | T6 settle order | The effects of a lane are visible in the order in which its events settled. |
 //! | T7 capacity | While no more effects may be kept, only retries run, and one call at a time with new events. |
+//! | T8 binding | Keyed state: each transaction that stores an offset contains the binding of this offset and metadata. |
+//! | T8 refused | Keyed state: a partition is refused only if its committed offset is not that of its states. |
+//! | T8 start | Keyed state: no ownership begins with states of another offset or other metadata than the committed one. |
 //! | T9 progress | At the end, no transaction is open. I11 checks that nothing waits for what could be dispatched. |
 //! | unattributed | Every output names an input event with the same key. |
 #![expect(
@@ -64,6 +72,7 @@ mod calls;
 mod commits;
 mod faults;
 mod group;
+mod keyed;
 mod log;
 mod oracle;
 mod outputs;
@@ -122,8 +131,8 @@ pub(crate) fn trace_hash(seed: u64, reads_views: bool) -> u64 {
 }
 
 /// The whole trace of one seed.
-pub(crate) fn trace(seed: u64) -> String {
-    let mut world = World::new(seed, None);
+pub(crate) fn trace(seed: u64, planted: Option<Planted>) -> String {
+    let mut world = World::new(seed, planted);
     play(&mut world);
     format!("classes {:?}\n{:#?}\n{}", world.classes, world.plan, world.trace.render(usize::MAX, |_| true))
 }

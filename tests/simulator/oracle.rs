@@ -64,7 +64,7 @@ impl World {
         // find its end by itself.
         let stable = self.now >= self.plan.faults_until + 5 * SECOND;
         let observed = stable && (!self.plan.until_end || self.now >= since + 12 * SECOND);
-        if !all_committed || !running || !observed {
+        if !all_committed || !running || !observed || self.is_operated() {
             self.after(200 * MS, Event::Check);
             return;
         }
@@ -108,7 +108,7 @@ impl World {
             let log = &self.logs[index];
             let valid = |stored: &&Stored| !self.is_of_another_topic(index, stored);
             let stored = self.stored[index].as_ref().filter(valid);
-            stored.map_or(log.start, |stored| stored.offset) < log.end
+            stored.map_or(log.start, |stored| stored.offset) < log.end || self.is_unbound(index)
         })
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Found {
     committed: Option<(i64, Vec<u8>)>,
     log_start: i64,
     log_end: Option<i64>,
-    topic_id: [u8; 16],
+    pub(crate) topic_id: [u8; 16],
     incarnation: u32,
 }
 
@@ -93,11 +93,21 @@ impl World {
         if self.processes[p].outstanding.is_none() {
             self.saw(Seen::LookUpsLate);
         }
+        let committed = found.committed.clone();
         self.record_known(p, index, &mut found.committed);
         self.ignore_set(&mut found);
         self.waive_skipped_outcomes(p, index, &found);
         self.claim_base(index, &mut found);
         self.forget_topic_id(index, &mut found);
+        if self.is_keyed() {
+            self.begin_restore(p, index, committed, found);
+        } else {
+            self.resolve_start(p, index, &found);
+        }
+    }
+
+    pub(crate) fn resolve_start(&mut self, p: usize, index: usize, found: &Found) {
+        let partition = self.logs[index].partition;
         let at = found.committed.as_ref().map_or(-1, |&(offset, _)| offset);
         self.note(p, "looked up", Some(index), at, found.log_end.unwrap_or(-1));
         let committed =
@@ -139,6 +149,7 @@ impl World {
     /// A planted bug: without the end of the log, the completed set is ignored.
     fn ignore_set(&mut self, found: &mut Found) {
         if self.planted == Some(Planted::SetIgnored)
+            && self.is_transactional()
             && found.log_end.is_none()
             && let Some((_, metadata)) = &mut found.committed
         {

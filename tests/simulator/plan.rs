@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use keylane_core::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope};
 
+use super::keyed::KeyedPlan;
 use super::rng::Rng;
 
 /// Microseconds of simulated time.
@@ -91,6 +92,14 @@ pub(crate) enum Class {
     OffsetsReset,
     /// A successor with the same name starts while a process is paused.
     Superseded,
+    /// A topic can't be written for a while.
+    TopicsBlocked,
+    /// A topic refuses a single output.
+    EffectsRefused,
+    /// The store is slow. This and the following class are of seeds with keyed state.
+    StoreSlow,
+    /// Files of stores are deleted, or replaced by old copies.
+    StoreFiles,
 }
 
 const CLASSES: [Class; 31] = [
@@ -183,6 +192,8 @@ pub(crate) struct Plan {
     pub(crate) request_metadata_limit: usize,
     /// Transactional delivery: a process has the transactional id of its predecessor.
     pub(crate) named_producers: bool,
+    /// Keyed state, if there is one.
+    pub(crate) keyed: Option<KeyedPlan>,
     pub(crate) topic_ids: bool,
     /// The guest's work per row, as reported to the core.
     pub(crate) row_cost: Micros,
@@ -221,6 +232,7 @@ impl Plan {
             broker_metadata_limit,
             request_metadata_limit: usize::MAX,
             named_producers: false,
+            keyed: None,
             topic_ids: rng.percent(70),
             row_cost: rng.range(1, 80),
             config,

@@ -78,9 +78,37 @@ pub(crate) enum Planted {
     AmbiguousIsCommit,
     /// Reads the result of a commit from a partition that another process owns.
     ForeignWitness,
+    /// Drops an output that its topic refuses, and continues.
+    RefusedDropped,
+    /// Leaves the effects of a partition out of transactions, but claims its events.
+    ExclusionUnheard,
+    /// Keeps the state that an event which is not done has left.
+    FailedStateKept,
+    /// Writes a state to the store before a transaction has committed it.
+    OverlayStored,
+    /// Applies what an earlier session has queued for the store.
+    OldStoreTask,
+    /// Gives the answer to a load to the lane that waits first.
+    LoadToOtherLane,
+    /// Restores states up to the last stable offset instead of the end of the changelog.
+    RestoreToStable,
+    /// Reads the end of the changelog before the committed offset is stable.
+    EndReadFirst,
+    /// Uses a file that is older than the deletions that the changelog still contains.
+    OldFileTrusted,
+    /// Starts a partition without comparing its binding with the committed offset.
+    BindingNotCompared,
+    /// Writes no binding if a transaction has nothing else to write for a partition.
+    BindingLeftOut,
+    /// Numbers events separately although they share a state.
+    StatesNumberedApart,
+    /// Drops the states of a transaction that was aborted.
+    StatesDroppedOnAbort,
+    /// Keeps the states of an ownership for the next one, which may begin in place.
+    StatesKept,
 }
 
-pub(crate) const ALL: [Planted; 35] = [
+pub(crate) const ALL: [Planted; 49] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -116,4 +144,18 @@ pub(crate) const ALL: [Planted; 35] = [
     Planted::AmbiguousIsAbort,
     Planted::AmbiguousIsCommit,
     Planted::ForeignWitness,
+    Planted::RefusedDropped,
+    Planted::ExclusionUnheard,
+    Planted::FailedStateKept,
+    Planted::OverlayStored,
+    Planted::OldStoreTask,
+    Planted::LoadToOtherLane,
+    Planted::RestoreToStable,
+    Planted::EndReadFirst,
+    Planted::OldFileTrusted,
+    Planted::BindingNotCompared,
+    Planted::BindingLeftOut,
+    Planted::StatesNumberedApart,
+    Planted::StatesDroppedOnAbort,
+    Planted::StatesKept,
 ];

@@ -172,6 +172,8 @@ pub(crate) struct CallRow {
     pub(crate) offset: i64,
     pub(crate) lane: Lane,
     pub(crate) has_outputs: bool,
+    /// Keyed state: its effects contain the state of its lane.
+    pub(crate) changes_state: bool,
     pub(crate) done: bool,
     pub(crate) produced: bool,
     /// Its outputs or its dead letter are unacknowledged.

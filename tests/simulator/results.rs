@@ -11,8 +11,14 @@ use super::process::{CallRow, Process, key_of};
 use super::trace::Seen;
 use super::world::World;
 
+/// The size of a state in a transaction.
+const STATE_BYTES: u32 = 40;
+
 impl World {
     pub(crate) fn call_ends(&mut self, p: usize, id: CallId) {
+        if self.waits_for_states(p, id) {
+            return;
+        }
         let Some(key) = self.end_call(p, id) else { return };
         let call = &self.processes[p].calls[&key];
         let (rows, lengths, cancelled) = (call.rows.clone(), call.lanes.clone(), call.cancelled.is_some());
@@ -28,7 +34,7 @@ impl World {
         }
         let lanes = self.verdicts(p, id, &rows, &lengths);
         let with_outputs = self.finish_rows(p, id, &lanes, &lengths);
-        let output_bytes = self.output_bytes(&rows, &with_outputs);
+        let output_bytes = self.output_bytes(p, id, &with_outputs);
         let took = Duration::from_micros(self.plan.row_cost * rows.len() as u64);
         self.feed(
             p,
@@ -98,7 +104,7 @@ impl World {
             first += length as usize;
         }
         let with_outputs = self.finish_rows(p, id, &lanes, lengths);
-        let output_bytes = self.output_bytes(rows, &with_outputs);
+        let output_bytes = self.output_bytes(p, id, &with_outputs);
         if rows.len() == 1 && fresh {
             self.charge(p, id, &rows[0], Reason::Fault(fault), None);
         } else {
@@ -161,12 +167,14 @@ impl World {
         Some(Verdict::Retry { after: delay })
     }
 
-    /// The bytes of the outputs of these rows, under transactional delivery.
-    fn output_bytes(&self, rows: &[CallRow], with_outputs: &[u32]) -> Vec<u32> {
+    /// The bytes of the outputs and states of these rows, under transactional delivery.
+    fn output_bytes(&self, p: usize, id: CallId, with_outputs: &[u32]) -> Vec<u32> {
+        let rows = &self.processes[p].calls[&key_of(id)].rows;
         let rows = with_outputs.iter().filter(|_| self.is_transactional()).map(|&at| &rows[at as usize]);
         rows.map(|row| {
             let record = self.record_of(row.partition, row.incarnation, row.offset);
-            record.map_or(0, |record| record.bytes)
+            let bytes = record.filter(|_| row.has_outputs).map_or(0, |record| record.bytes);
+            bytes + u32::from(row.changes_state) * STATE_BYTES
         })
         .collect()
     }
@@ -174,6 +182,7 @@ impl World {
     /// Marks the rows that are done. Those without outputs have their outcome if their ownership is open. Returns the
     /// rows with outputs.
     fn finish_rows(&mut self, p: usize, id: CallId, lanes: &[LaneEnd], lengths: &[u32]) -> Vec<u32> {
+        let changed = self.fold_lanes(p, id, lanes, lengths);
         let mut with_outputs = Vec::new();
         let mut first = 0;
         for (lane, length) in lanes.iter().zip(lengths) {
@@ -181,6 +190,7 @@ impl World {
                 let process = &mut self.processes[p];
                 let Some(call) = process.calls.get_mut(&key_of(id)) else { continue };
                 call.rows[at as usize].done = true;
+                call.rows[at as usize].changes_state = changed.contains(&at);
                 let row = call.rows[at as usize];
                 let highest = process.highest_done.entry(row.partition).or_insert(-1);
                 *highest = (*highest).max(row.offset);
@@ -188,7 +198,7 @@ impl World {
                 if open {
                     self.record_done(p, &row);
                 }
-                if row.has_outputs {
+                if row.has_outputs || row.changes_state {
                     with_outputs.push(at);
                 } else if open {
                     self.note(p, "done", Some(row.partition), row.offset, row.ownership as i64);

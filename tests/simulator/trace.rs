@@ -152,6 +152,9 @@ coverage! {
     TransactionsRequestTooLarge 100
     TransactionsTooSlow 1_000
     TransactionsFailed 1_000
+    TransactionsRefused 250
+    EffectsRefused 90
+    PartitionsExcluded 190
     TransactionsTimedOut 400
     TransactionsTakenOver 1_000
     CommitsRepeated 1_000
@@ -182,6 +185,22 @@ coverage! {
     RevokesWhileUndecided 3_000
     LossesWhileUndecided 400
     DrainsWhileUndecided 1_000
+    StatesChanged 60_000
+    StatesDeleted 10_000
+    StatesLoaded 30_000
+    StatesRestored 10_000
+    RestoresWaited 20_000
+    StartsRefused 400
+    StatesAdopted 200
+    StatesReset 200
+    StoresResumed 4_000
+    StoresTooOld 7_000
+    StoresPrivate 40
+    StoresDeleted 700
+    StoresReplaced 300
+    StoreTasksDropped 1_000
+    StoreTasksOutdated 10
+    DeletionsCompacted 900
 }
 
 #[derive(Clone, Debug)]

@@ -89,6 +89,7 @@ impl World {
             | BlockedOn::Stopped
             | BlockedOn::Undispatched
             | BlockedOn::Commit
+            | BlockedOn::Excluded
             | BlockedOn::ReadFailed(_)
             | BlockedOn::NotFetched { .. } => true,
         };
@@ -153,7 +154,8 @@ impl World {
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
             | BlockedOn::DeadLetterUnacked
-            | BlockedOn::Commit => {}
+            | BlockedOn::Commit
+            | BlockedOn::Excluded => {}
             BlockedOn::StartLookup | BlockedOn::Rebalance | BlockedOn::Release | BlockedOn::Stopped => {
                 return self.require(false, "I-view", index, offset, || {
                     format!("process {p} shows {blocked:?} for an active partition")

@@ -8,6 +8,7 @@ use keylane_core::{CallId, CommitId, Core, Input, Now};
 
 use super::commits::{Answer, Request, Stored};
 use super::group::Group;
+use super::keyed::{self, Keyed};
 use super::log::Log;
 use super::ownership::{LookUpAnswer, LookUpId};
 use super::plan::{Class, MS, Micros, Plan, SECOND};
@@ -30,6 +31,8 @@ pub(crate) struct World {
     pub(crate) stored: Vec<Option<Stored>>,
     /// Transactional delivery: open transactions, and what was published.
     pub(crate) brokers: Brokers,
+    /// Keyed state: changelogs, and the disks of instances.
+    pub(crate) keyed: Keyed,
     /// Every process since the start; most are dead.
     pub(crate) processes: Vec<Process>,
     pub(crate) trace: Trace,
@@ -66,6 +69,10 @@ pub(crate) enum Event {
     Join(usize),
     Lookup(usize, usize, LookUpId),
     LookedUp(usize, usize, LookUpId, LookUpAnswer),
+    /// The changelog of a partition is read, for the opening of its store with this number.
+    Restore(usize, usize, u64),
+    /// The store of a process has work to do.
+    Store(usize, keyed::Task),
     Poll(usize, usize),
     SeekFailed(usize, usize, u32),
     CheckTopic(usize, usize),
@@ -100,6 +107,7 @@ pub(crate) enum Event {
     RebalanceTimeout(u64),
     Expire(usize),
     ProcessStart(usize),
+    Operator,
     Resume(usize),
     Grow,
     Fault,
@@ -116,6 +124,8 @@ impl Event {
             | Event::Control(p)
             | Event::Join(p)
             | Event::LookedUp(p, ..)
+            | Event::Restore(p, ..)
+            | Event::Store(p, _)
             | Event::Poll(p, _)
             | Event::SeekFailed(p, ..)
             | Event::CheckTopic(p, _)
@@ -145,6 +155,7 @@ impl Event {
             | Event::RebalanceTimeout(_)
             | Event::Expire(_)
             | Event::ProcessStart(_)
+            | Event::Operator
             | Event::Resume(_)
             | Event::Grow
             | Event::Fault
@@ -191,6 +202,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
         transactions::draw(&mut plan, seed);
+        keyed::draw(&mut plan, seed);
         let partitions = plan.partitions();
         let mut world = World {
             now: 0,
@@ -199,6 +211,7 @@ impl World {
             group: Group::new(partitions),
             stored: vec![None; partitions],
             brokers: Brokers::new(partitions),
+            keyed: Keyed::new(partitions),
             processes: Vec::new(),
             trace: Trace::default(),
             seen: Coverage::new(),
@@ -261,6 +274,8 @@ impl World {
             Event::Join(p) => self.join(p),
             Event::Lookup(p, partition, id) => self.look_up(p, partition, id),
             Event::LookedUp(p, partition, id, answer) => self.looked_up(p, partition, id, answer),
+            Event::Restore(p, partition, session) => self.restore(p, partition, session),
+            Event::Store(p, task) => self.do_task(p, task),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
             Event::SeekFailed(p, partition, epoch) => self.report_seek_failed(p, partition, epoch),
             Event::CheckTopic(p, partition) => self.check_topic(p, partition),
@@ -289,6 +304,7 @@ impl World {
             Event::RebalanceTimeout(round) => self.rebalance_timeout(round),
             Event::Expire(p) => self.expire(p),
             Event::ProcessStart(instance) => self.start(instance),
+            Event::Operator => self.operate(),
             Event::Resume(p) => self.resume(p),
             Event::Grow => self.grow(),
             Event::Fault => self.fault(),
@@ -348,7 +364,15 @@ impl World {
         if self.stage == Stage::Leaving || self.stage == Stage::Over {
             return;
         }
-        let core = Core::new(self.plan.config.clone());
+        if self.is_operated() {
+            // The operator starts again what ran before.
+            let ran = self.processes.iter().any(|process| process.instance == instance);
+            if ran || instance < self.plan.instances {
+                self.after(500 * MS, Event::ProcessStart(instance));
+            }
+            return;
+        }
+        let core = Core::new(self.planted_config());
         let p = self.processes.len();
         self.processes.push(Process::new(core, instance, self.now, &self.plan));
         self.note(p, "start", None, -1, instance as i64);

@@ -13,7 +13,7 @@ use super::requests::Entry;
 
 /// The events of a partition that are claimed: those below an offset, and a set beyond it.
 #[derive(Clone, Debug)]
-pub(super) struct Coverage {
+pub(crate) struct Coverage {
     pub(super) offset: i64,
     pub(super) ranges: Vec<(i64, i64)>,
 }
@@ -31,7 +31,7 @@ impl Coverage {
         Coverage::up_to(i64::MIN)
     }
 
-    pub(super) fn up_to(offset: i64) -> Self {
+    pub(crate) fn up_to(offset: i64) -> Self {
         Coverage { offset, ranges: Vec::new() }
     }
 
@@ -53,7 +53,7 @@ impl From<&Record> for Checked {
 
 impl World {
     /// What an offset and its metadata claim in the current log. `None`: the metadata is not a set of this offset.
-    pub(super) fn coverage(&self, index: usize, offset: i64, metadata: &[u8]) -> Option<Coverage> {
+    pub(crate) fn coverage(&self, index: usize, offset: i64, metadata: &[u8]) -> Option<Coverage> {
         let ranges = codec::decode(metadata, &self.identity(index, offset), self.logs[index].end)?;
         Some(Coverage { offset, ranges })
     }
@@ -75,7 +75,7 @@ impl World {
             if entry.incarnation == incarnation && incarnation == 0 {
                 self.check_entry(open.process, entry, &effects);
             } else {
-                self.count_claims_of_new_log(entry);
+                self.count_claims_of_new_log(open.process, entry);
             }
         }
     }
@@ -120,11 +120,14 @@ impl World {
         let (index, offset) = (entry.partition, record.offset);
         let settled = self.processes[p].shell.settled.get(&(entry.ownership, offset)).copied();
         if let Some(settled) = settled {
-            let fits = effects == u32::from(settled.has_effects);
+            let fits = effects == u32::from(settled.publishes);
             self.require(fits || record.waived, "T2 effects and claims", index, offset, || {
                 format!("process {p} claims {offset}, {settled:?}, with {effects} effects: {entry:?}")
             });
-            if !settled.has_effects {
+            if settled.is_done {
+                self.fold_done(index, offset);
+            }
+            if !settled.publishes {
                 self.skip_output_of(index, offset);
             } else if let Some(record) = self.logs[index].record_mut(offset) {
                 record.claimed_with_effects = true;
@@ -159,15 +162,23 @@ impl World {
         }
     }
 
-    /// The records of a topic that was recreated: only their loss is checked.
-    fn count_claims_of_new_log(&mut self, entry: &Entry) {
+    /// The records of a topic that was recreated: only their loss and their states are checked.
+    fn count_claims_of_new_log(&mut self, p: usize, entry: &Entry) {
         let index = entry.partition;
         if entry.incarnation != self.logs[index].incarnation {
             return;
         }
         let Some(now) = self.coverage(index, entry.offset, &entry.metadata) else { return };
+        let before = &self.brokers.claimed[index];
+        let mut done = Vec::new();
         for record in &mut self.logs[index].records {
             record.outcomes += u32::from(record.outcomes == 0 && now.covers(record.offset));
+            let settled = self.processes[p].shell.settled.get(&(entry.ownership, record.offset));
+            let is_new = now.covers(record.offset) && !before.covers(record.offset);
+            done.extend(settled.filter(|settled| settled.is_done && is_new).map(|_| record.offset));
+        }
+        for offset in done {
+            self.fold_done(index, offset);
         }
         self.brokers.claimed[index] = now;
     }

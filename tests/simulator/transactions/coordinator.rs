@@ -61,7 +61,7 @@ impl World {
         }
         let decision = id.open.as_ref().map(|open| open.decision);
         match (what, decision) {
-            (Call::Produce { first, effects, .. }, None | Some(None)) => self.append(from, first, effects),
+            (Call::Produce { first, records, .. }, None | Some(None)) => self.append(from, first, records),
             (Call::SendOffsets { entries, membership }, None | Some(None)) => {
                 self.add_offsets(from, entries, membership)
             }
@@ -150,6 +150,9 @@ impl World {
         let longest = self.rng.pick(&[MS, 10 * MS, 60 * MS]);
         let delay = self.rng.range(100, longest);
         self.after(delay, Event::TransactionMarkers(name, serial));
+        if committed {
+            self.key_records_decided((name, serial));
+        }
     }
 
     /// The markers of a transaction are written: it takes effect.
@@ -163,6 +166,10 @@ impl World {
             self.store_offsets(&open);
         }
         self.end_transaction_in_logs(name, serial, committed);
+        self.end_transaction_in_changelogs((name, serial), committed);
+        if committed {
+            self.check_changelogs(open.process, &open.offsets);
+        }
     }
 
     /// The end of the simulation: transactions that dead processes left open are aborted.

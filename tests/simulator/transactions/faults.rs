@@ -45,6 +45,9 @@ impl World {
 
     /// An operator resets the offset of a partition, or it expires.
     pub(crate) fn reset_offset(&mut self) {
+        if self.is_keyed() {
+            return self.call_operator_to_reset();
+        }
         let index = self.rng.index(self.logs.len());
         if !self.is_transactional() || self.stored[index].is_none() {
             return;
@@ -73,13 +76,17 @@ impl World {
     }
 
     /// The records that are in the log now may be repeated or skipped.
-    fn waive(&mut self, index: usize) {
+    pub(crate) fn waive(&mut self, index: usize) {
         let log = &mut self.logs[index];
         log.offsets_reset = true;
         for record in &mut log.records {
             record.waived = true;
             record.outcome_not_required = true;
         }
+    }
+
+    pub(crate) fn set_claimed(&mut self, index: usize, claimed: Coverage) {
+        self.brokers.claimed[index] = claimed;
     }
 
     /// The topic was recreated, and the offsets of its groups were deleted.
@@ -116,6 +123,9 @@ impl World {
         }
         self.decide_all();
         self.check_stable();
+        if self.is_keyed() {
+            self.check_states_end();
+        }
         for index in 0..self.logs.len() {
             self.check_effects(index);
         }

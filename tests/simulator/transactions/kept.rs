@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keylane_core::{FailedEvent, KeptEffect, KeptEffects, OwnershipId, Reason};
 
+use super::super::keyed::KeyedShell;
 use super::super::log::Lane;
 use super::super::process::{CallRow, key_of};
 use super::super::trace::Seen;
@@ -27,9 +28,14 @@ pub(super) struct Effect {
 }
 
 /// An event that has settled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Settled {
+    /// Outputs, a dead letter, or a state.
     pub(super) has_effects: bool,
+    /// Outputs or a dead letter.
+    pub(super) publishes: bool,
+    /// The handler has processed it.
+    pub(super) is_done: bool,
     /// The input of the core at which it settled.
     input: u64,
 }
@@ -37,8 +43,8 @@ pub(super) struct Settled {
 /// What a transactional process has beside its core.
 #[derive(Debug, Default)]
 pub(crate) struct Shell {
-    /// By number.
-    pub(super) kept: BTreeMap<u64, Effect>,
+    /// By number and offset: events that share a state have the same number.
+    pub(super) kept: BTreeMap<(u64, i64), Effect>,
     /// By ownership and offset.
     pub(super) settled: BTreeMap<(u64, i64), Settled>,
     /// Per number of kept effects: the input of the core at which they were kept.
@@ -48,11 +54,14 @@ pub(crate) struct Shell {
     /// Per partition: the offset and metadata that the coordinator had stored when this process last read or wrote
     /// them.
     pub(super) known: BTreeMap<usize, Option<(i64, Vec<u8>)>>,
+    /// Partitions that transactions exclude, with the ownership.
+    pub(super) excluded: BTreeMap<usize, u64>,
     /// Counts the times that it joined the group.
     pub(super) member: u32,
     /// Counts look-ups: only the answer to the last one of a partition counts.
     pub(super) lookups: BTreeMap<usize, u64>,
     pub(super) producer: Producer,
+    pub(crate) keyed: KeyedShell,
     /// Times that its producer was fenced.
     pub(super) fenced: u32,
     /// Another process with its name was started.
@@ -86,10 +95,10 @@ impl Shell {
 
 impl World {
     /// Records an event that settles when the core handles the next input.
-    fn record_settled(&mut self, p: usize, ownership: u64, offset: i64, has_effects: bool) {
+    fn record_settled(&mut self, p: usize, ownership: u64, offset: i64, settled: Settled) {
         let shell = &mut self.processes[p].shell;
-        let input = shell.inputs;
-        shell.settled.insert((ownership, offset), Settled { has_effects, input });
+        let settled = Settled { input: shell.inputs, ..settled };
+        shell.settled.insert((ownership, offset), settled);
     }
 
     /// A row is done, and its result counts. `inputs` counts the input that reports it.
@@ -100,7 +109,13 @@ impl World {
         let is_kept = self.processes[p].keeps(row.partition, row.lane, row.offset);
         if is_kept && self.processes[p].parts[row.partition].ownership == Some(row.ownership) {
             self.processes[p].shell.inputs += 1;
-            self.record_settled(p, row.ownership, row.offset, row.has_outputs);
+            let settled = Settled {
+                has_effects: row.has_outputs || row.changes_state,
+                publishes: row.has_outputs,
+                is_done: true,
+                input: 0,
+            };
+            self.record_settled(p, row.ownership, row.offset, settled);
             self.processes[p].shell.inputs -= 1;
         }
     }
@@ -108,7 +123,7 @@ impl World {
     /// An event is skipped: it settles without effects.
     pub(crate) fn record_skipped(&mut self, p: usize, index: usize, offset: i64) {
         if let Some(ownership) = self.processes[p].parts[index].ownership {
-            self.record_settled(p, ownership, offset, false);
+            self.record_settled(p, ownership, offset, Settled::default());
         }
     }
 
@@ -119,9 +134,9 @@ impl World {
             self.check_kept_effect(p, kept, &row);
             let record = self.record_of(index, row.incarnation, row.offset);
             let bytes = u64::from(record.map_or(0, |record| record.bytes));
-            let bytes = match kept.effect {
-                KeptEffect::Outputs => bytes,
-                KeptEffect::DeadLetter(_) => bytes + DEAD_LETTER_BYTES,
+            let (bytes, publishes) = match kept.effect {
+                KeptEffect::Outputs => (bytes, row.has_outputs),
+                KeptEffect::DeadLetter(_) => (bytes + DEAD_LETTER_BYTES, true),
             };
             let number = kept.number.0;
             let effect = Effect {
@@ -138,19 +153,24 @@ impl World {
             self.note(p, "keeps", Some(index), row.offset, number as i64);
             if matches!(kept.effect, KeptEffect::DeadLetter(_)) {
                 self.saw(Seen::DeadLettersKept);
-                self.record_settled(p, row.ownership, row.offset, true);
+                let settled = Settled { has_effects: true, publishes: true, ..Settled::default() };
+                self.record_settled(p, row.ownership, row.offset, settled);
             }
             let shell = &mut self.processes[p].shell;
             let input = shell.inputs;
             shell.input_of.insert(number, input);
-            shell.kept.insert(number, effect);
+            if publishes {
+                shell.kept.insert((number, row.offset), effect);
+            }
+            self.keep_state(p, kept);
         }
     }
 
     fn check_kept_effect(&mut self, p: usize, kept: &KeptEffects, row: &CallRow) {
         let (index, offset, number) = (row.partition, row.offset, kept.number.0);
         let last = self.processes[p].shell.last_number();
-        self.require(last < Some(number), "T6 settle order", index, offset, || {
+        let follows = last < Some(number) || (last == Some(number) && self.shares_number(p, kept, row));
+        self.require(follows, "T6 settle order", index, offset, || {
             format!("process {p} keeps effects with number {number} after {last:?}")
         });
         let slot = self.processes[p].kept_at(kept.event.arena_slot);
@@ -187,13 +207,24 @@ impl World {
         let valid = known.is_some_and(|known| {
             let same = (known.partition, known.offset, known.ownership)
                 == (row.partition, row.offset, row.ownership);
-            same && known.done && known.has_outputs && !std::mem::replace(&mut known.produced, true)
+            let has_effects = known.has_outputs || known.changes_state;
+            same && known.done && has_effects && !std::mem::replace(&mut known.produced, true)
         });
         let settled = self.processes[p].shell.settled.get(&(row.ownership, row.offset)).copied();
         let valid = valid && settled.is_some_and(|settled| settled.has_effects);
         self.require(valid, "I-protocol", row.partition, row.offset, || {
             format!("process {p} keeps outputs that do not exist, or twice: {kept:?}, {settled:?}")
         });
+    }
+
+    /// Events that one call has done in one lane share a state, and so a number.
+    fn shares_number(&self, p: usize, kept: &KeptEffects, row: &CallRow) -> bool {
+        let last = self.processes[p].shell.kept.last_key_value().map(|(_, effect)| effect);
+        let same_lane = last.is_none_or(|last| {
+            (last.number, last.ownership, last.lane) == (kept.number.0, row.ownership, row.lane)
+                && last.offset < row.offset
+        });
+        self.is_keyed() && same_lane
     }
 
     pub(crate) fn drop_effects(&mut self, p: usize, ownership: OwnershipId) {
@@ -216,9 +247,13 @@ impl World {
         let Some(limits) = self.plan.config.transactions else { return };
         let rows = self.processes[p].calls[&call].rows.clone();
         let shell = &mut self.processes[p].shell;
-        let events = rows.iter().map(|row| (row.ownership, row.offset));
-        let new = events.filter(|event| shell.dispatched.insert(*event)).count();
-        let is_retry = new == 0;
+        let mut new = rows;
+        new.retain(|row| shell.dispatched.insert((row.ownership, row.offset)));
+        let is_retry = new.is_empty();
+        for row in &new {
+            self.check_share(p, row);
+        }
+        let shell = &mut self.processes[p].shell;
         let kept = shell.kept.len() as u64;
         let full =
             shell.kept_bytes() >= limits.kept_bytes || limits.max_uncommitted.is_some_and(|max| kept >= max);

@@ -4,7 +4,7 @@
 //! with the procedure of the real shell, in `requests` → `coordinator` decides on transactions, `fencing` refuses stale
 //! offsets → `outputs` is the log of the effects with its read_committed reader → `checks` compares each committed
 //! transaction with the events that have settled → `results` reports the result to the core. `read_back` finds out what
-//! became of a commit whose result is unknown, `faults` resets offsets and replaces processes, `planted` contains known
+//! became of a commit whose result is unknown, `refusals` are those of topics, `faults` resets offsets and replaces processes, `planted` contains known
 //! bugs.
 
 mod checks;
@@ -16,6 +16,7 @@ mod outputs;
 mod planted;
 mod producer;
 mod read_back;
+mod refusals;
 mod requests;
 mod results;
 mod snapshot;
@@ -29,13 +30,14 @@ use super::plan::{Class, Micros, Plan};
 use super::rng::Rng;
 use super::world::World;
 
-use checks::Coverage;
 use coordinator::TransactionalId;
 use outputs::OutputLog;
 
+pub(crate) use checks::Coverage;
 pub(crate) use kept::Shell;
-pub(crate) use producer::Step;
-pub(crate) use requests::Request;
+pub(crate) use outputs::TransactionState;
+pub(crate) use producer::{Attempt, Step};
+pub(crate) use requests::{Entry, Request};
 
 /// Percentage of seeds with transactional delivery.
 const TRANSACTIONAL: u64 = 40;
@@ -49,6 +51,9 @@ const CLASSES: [Class; 7] = [
     Class::OffsetsReset,
     Class::Superseded,
 ];
+
+/// These are drawn apart, so that the other seeds stay as they were.
+const REFUSALS: [Class; 2] = [Class::TopicsBlocked, Class::EffectsRefused];
 
 /// The state of transactions at the brokers.
 #[derive(Debug)]
@@ -94,6 +99,7 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
         transaction_bytes: if small { rng.range(200, 3_000) } else { 8 << 20 },
         kept_bytes: if full { rng.range(400, 6_000) } else { 32 << 20 },
         max_uncommitted: rng.percent(30).then(|| rng.range(1, 40)),
+        keyed_state: false,
         metadata_total: if rng.percent(25) { rng.range(40, 9_000) as usize } else { 512 << 10 },
     });
     plan.named_producers = rng.percent(50);
@@ -103,6 +109,8 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     if !plan.classes().is_empty() {
         let chance = rng.range(20, 60);
         plan.enable(CLASSES.into_iter().filter(|_| rng.percent(chance)).collect());
+        let mut rng = Rng::new(seed ^ 0x7265_6675_7361_6c73);
+        plan.enable(REFUSALS.into_iter().filter(|_| rng.percent(20)).collect());
     }
 }
 

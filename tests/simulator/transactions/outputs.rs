@@ -7,7 +7,7 @@ use super::super::log::Lane;
 use super::super::trace::Seen;
 use super::super::world::World;
 use super::kept::Effect;
-use super::requests::{Reply, Sender};
+use super::requests::{Produced, Reply, Sender};
 
 /// The effects of the events of one partition, as produced.
 #[derive(Debug, Default)]
@@ -15,8 +15,8 @@ pub(super) struct OutputLog {
     pub(super) records: Vec<OutputRecord>,
     /// Every record before this position belongs to a decided transaction.
     last_stable: usize,
-    /// Per process, ownership and lane: the number of the last effect that was read.
-    last_numbers: BTreeMap<(usize, u64, Lane), u64>,
+    /// Per process, ownership and lane: the number and offset of the last effect that was read.
+    last_numbers: BTreeMap<(usize, u64, Lane), (u64, i64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub(super) struct OutputRecord {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TransactionState {
+pub(crate) enum TransactionState {
     Open,
     Committed,
     Aborted,
@@ -36,29 +36,33 @@ pub(super) enum TransactionState {
 
 impl World {
     /// Appends one batch. Records with a sequence number that was stored before are taken for duplicates.
-    pub(super) fn append(&mut self, from: Sender, first: u64, effects: Vec<Effect>) -> Reply {
+    pub(super) fn append(&mut self, from: Sender, first: u64, records: Vec<Produced>) -> Reply {
         let next = self.brokers.ids.get(&from.name).map_or(0, |id| id.next_sequence);
         if first > next {
             return Reply::Again; // out of order: an earlier batch is missing
         }
         let serial = self.open_transaction(from).serial;
-        let new = effects.into_iter().zip(first..).filter(|(_, sequence)| *sequence >= next);
-        for (effect, sequence) in new {
-            self.note(
-                effect.process,
-                "appended",
-                Some(effect.partition),
-                effect.offset,
-                effect.number as i64,
-            );
-            let transaction = (from.name, serial);
-            let record = OutputRecord { effect, transaction, state: TransactionState::Open };
-            self.brokers.outputs[effect.partition].records.push(record);
+        let (transaction, mut ends) = ((from.name, serial), Vec::new());
+        let new = records.into_iter().zip(first..).filter(|(_, sequence)| *sequence >= next);
+        for (record, sequence) in new {
+            match record {
+                Produced::Effect(effect) => {
+                    let Effect { process, partition, offset, number, .. } = effect;
+                    self.note(process, "appended", Some(partition), offset, number as i64);
+                    let record = OutputRecord { effect, transaction, state: TransactionState::Open };
+                    self.brokers.outputs[partition].records.push(record);
+                }
+                Produced::Key(record) => {
+                    let offset = self.append_key_record(transaction, &record);
+                    self.note(from.process, "key record", Some(record.partition), -1, offset);
+                    ends.push((record.partition, offset + 1));
+                }
+            }
             if let Some(id) = self.brokers.ids.get_mut(&from.name) {
                 id.next_sequence = sequence + 1;
             }
         }
-        Reply::Done
+        Reply::Stored(ends)
     }
 
     /// The effects of a transaction, per partition.
@@ -101,8 +105,9 @@ impl World {
         let Effect { process, ownership, lane, number, offset, .. } = effect;
         self.saw(Seen::EffectsCommitted);
         self.note(process, "visible", Some(index), offset, number as i64);
-        let last = self.brokers.outputs[index].last_numbers.insert((process, ownership, lane), number);
-        self.require(last < Some(number), "T6 settle order", index, offset, || {
+        let last =
+            self.brokers.outputs[index].last_numbers.insert((process, ownership, lane), (number, offset));
+        self.require(last < Some((number, offset)), "T6 settle order", index, offset, || {
             format!("process {process}: effects with number {number} are visible after {last:?}")
         });
         let log = &mut self.logs[index];

@@ -1,6 +1,8 @@
 //! The transactional producer of a process: begin, produce, flush, send offsets, commit. After an attempt that was not
 //! clean, the producer is replaced: late requests of the old one are refused.
 
+use std::collections::BTreeMap;
+
 use keylane_core::{AbortCause, CommitId};
 
 use super::super::plan::{Class, MS, Micros, SECOND};
@@ -8,8 +10,7 @@ use super::super::planted::Planted;
 use super::super::trace::Seen;
 use super::super::world::{Event, World};
 use super::Membership;
-use super::kept::Effect;
-use super::requests::{Batch, Call, Entry, Reply, Request, Sender};
+use super::requests::{Batch, Call, Entry, Produced, Reply, Request, Sender};
 
 #[derive(Debug, Default)]
 pub(crate) struct Producer {
@@ -39,15 +40,17 @@ enum Awaited {
 
 /// A transaction that the core has requested.
 #[derive(Clone, Debug)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     pub(super) id: CommitId,
-    pub(super) entries: Vec<Entry>,
-    pub(super) effects: Vec<Effect>,
+    pub(crate) entries: Vec<Entry>,
+    pub(super) records: Vec<Produced>,
+    /// Per partition: one past the offset of its binding record, if it was reported.
+    pub(crate) changelog_ends: BTreeMap<usize, i64>,
     /// The group metadata of the snapshot.
     pub(super) membership: Membership,
-    pub(super) begun_at: Micros,
+    pub(crate) begun_at: Micros,
     /// Batches that are not stored: the sequence number of the first record, and the records.
-    pub(super) batches: Vec<Option<(u64, Vec<Effect>)>>,
+    pub(super) batches: Vec<Option<(u64, Vec<Produced>)>>,
     pub(super) state: State,
     pub(super) commit_called: bool,
 }
@@ -106,6 +109,8 @@ pub(crate) enum Step {
         producer: u64,
         id: CommitId,
     },
+    /// A partition is no longer excluded.
+    Include(usize),
 }
 
 impl World {
@@ -162,6 +167,7 @@ impl World {
                     self.produce_again(p, batch, repeats);
                 }
             }
+            Step::Include(index) => self.include(p, index),
             Step::FlushTimedOut { producer, id } => {
                 if producer == made && self.is_in_state(p, id, State::Producing) {
                     self.fail(p, AbortCause::TooSlow, self.planted == Some(Planted::ProducerKept));
@@ -233,6 +239,9 @@ impl World {
         if producer.epoch.is_none() || !waits {
             return; // the answer to `init` begins it, or has begun it
         }
+        if self.is_refused(p) {
+            return;
+        }
         self.planted_prefix(p);
         let pieces = self.rng.range(1, 3) as usize;
         let timeout = self.transaction_timeout();
@@ -242,9 +251,9 @@ impl World {
         let Some(attempt) = &mut producer.attempt else { return };
         attempt.state = State::Producing;
         attempt.begun_at = now;
-        let length = attempt.effects.len().div_ceil(pieces).max(1);
+        let length = attempt.records.len().div_ceil(pieces).max(1);
         attempt.batches.clear();
-        for batch in attempt.effects.chunks(length) {
+        for batch in attempt.records.chunks(length) {
             attempt.batches.push(Some((producer.sequence, batch.to_vec())));
             producer.sequence += batch.len() as u64;
         }
@@ -264,8 +273,8 @@ impl World {
             return;
         }
         let Some(attempt) = &self.processes[p].shell.producer.attempt else { return };
-        let Some((first, effects)) = attempt.batches.get(at).cloned().flatten() else { return };
-        self.send_request(Request { from, what: Call::Produce { batch, first, effects } });
+        let Some((first, records)) = attempt.batches.get(at).cloned().flatten() else { return };
+        self.send_request(Request { from, what: Call::Produce { batch, first, records } });
         if repeats {
             let again = Step::ProduceAgain { producer: from.producer, batch, repeats };
             self.after(4 * SECOND, Event::Producer(p, again));
@@ -279,10 +288,11 @@ impl World {
         }
         let Some(attempt) = &mut self.processes[p].shell.producer.attempt else { return };
         match reply {
-            Reply::Done => {
+            Reply::Stored(ends) => {
                 if let Some(batch) = attempt.batches.get_mut(at) {
                     *batch = None;
                 }
+                attempt.changelog_ends.extend(ends.iter().copied());
                 self.flushed(p);
             }
             Reply::Again => {
@@ -290,7 +300,8 @@ impl World {
                 let again = Step::ProduceAgain { producer, batch, repeats: false };
                 self.after(20 * MS, Event::Producer(p, again));
             }
-            Reply::Initialised(_)
+            Reply::Done
+            | Reply::Initialised(_)
             | Reply::TimedOut
             | Reply::Fenced
             | Reply::Stale
@@ -388,7 +399,7 @@ impl World {
     }
 
     /// The attempt failed. `is_clean`: nothing of it can arrive later, so the producer is kept.
-    fn fail(&mut self, p: usize, why: AbortCause, is_clean: bool) {
+    pub(super) fn fail(&mut self, p: usize, why: AbortCause, is_clean: bool) {
         if let Some(attempt) = &mut self.processes[p].shell.producer.attempt
             && !matches!(attempt.state, State::Failed(_))
         {

@@ -35,6 +35,10 @@ impl World {
             self.transaction_aborted(p, AbortCause::OverwrittenOffsets);
         } else if committed {
             self.saw(Seen::ReadBackCommitted);
+            // Without its delivery reports, its place in the changelogs is not known.
+            if let Some(attempt) = &mut self.processes[p].shell.producer.attempt {
+                attempt.changelog_ends.clear();
+            }
             self.transaction_committed(p);
         } else {
             self.saw(Seen::ReadBackAborted);

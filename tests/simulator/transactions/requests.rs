@@ -2,6 +2,7 @@
 
 use keylane_core::CommitId;
 
+use super::super::keyed::KeyRecord;
 use super::super::plan::{Class, MS, SECOND};
 use super::super::trace::Seen;
 use super::super::world::{Event, World};
@@ -35,7 +36,7 @@ pub(super) enum Call {
     Produce {
         batch: Batch,
         first: u64,
-        effects: Vec<Effect>,
+        records: Vec<Produced>,
     },
     SendOffsets {
         entries: Vec<Entry>,
@@ -49,20 +50,36 @@ pub(super) enum Call {
     },
 }
 
+/// A record of a transaction.
+#[derive(Clone, Debug)]
+pub(super) enum Produced {
+    Effect(Effect),
+    Key(KeyRecord),
+}
+
+impl Produced {
+    pub(super) fn as_effect(&self) -> Option<&Effect> {
+        match self {
+            Produced::Effect(effect) => Some(effect),
+            Produced::Key(_) => None,
+        }
+    }
+}
+
 /// A transaction, and the position of a batch in it.
 pub(super) type Batch = (CommitId, usize);
 
 /// One partition's part of a transaction.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) partition: usize,
-    pub(super) ownership: u64,
+pub(crate) struct Entry {
+    pub(crate) partition: usize,
+    pub(crate) ownership: u64,
     /// The highest number that is claimed.
-    pub(super) through: u64,
+    pub(crate) through: u64,
     /// The incarnation of the log that the process reads.
     pub(super) incarnation: u32,
-    pub(super) offset: i64,
-    pub(super) metadata: Vec<u8>,
+    pub(crate) offset: i64,
+    pub(crate) metadata: Vec<u8>,
     /// What the coordinator had stored before, as far as the process knows.
     pub(super) before: Option<(i64, Vec<u8>)>,
 }
@@ -70,6 +87,8 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Done,
+    /// A batch is stored. Per partition: one past the offset of its last key record, unless it had been stored before.
+    Stored(Vec<(usize, i64)>),
     /// The epoch of the new producer.
     Initialised(u32),
     /// The same call may succeed soon.

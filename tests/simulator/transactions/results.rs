@@ -15,9 +15,10 @@ impl World {
         self.processes[p].commit = None;
         for Entry { partition, ownership, through, offset, metadata, .. } in &attempt.entries {
             let process = &mut self.processes[p];
-            process.shell.kept.retain(|&number, kept| kept.ownership != *ownership || number > *through);
+            process.shell.kept.retain(|_, kept| kept.ownership != *ownership || kept.number > *through);
             process.shell.known.insert(*partition, Some((*offset, metadata.clone())));
         }
+        self.states_committed(p, &attempt);
         let id = attempt.id;
         for entry in &attempt.entries {
             let index = entry.partition;
@@ -37,7 +38,8 @@ impl World {
             AbortCause::MetadataTooLarge => Seen::TransactionsMetadataTooLarge,
             AbortCause::RequestTooLarge => Seen::TransactionsRequestTooLarge,
             AbortCause::TooSlow => Seen::TransactionsTooSlow,
-            AbortCause::Other | AbortCause::Excluded => Seen::TransactionsFailed,
+            AbortCause::Other => Seen::TransactionsFailed,
+            AbortCause::Excluded => Seen::TransactionsRefused,
             AbortCause::OverwrittenOffsets => Seen::OffsetsOverwritten,
         });
         self.note(p, "transaction aborted", None, -1, why as i64);
@@ -45,9 +47,10 @@ impl World {
         if self.planted == Some(Planted::EffectsDroppedOnAbort) {
             for Entry { ownership, through, .. } in &attempt.entries {
                 let kept = &mut self.processes[p].shell.kept;
-                kept.retain(|&number, kept| kept.ownership != *ownership || number > *through);
+                kept.retain(|_, kept| kept.ownership != *ownership || kept.number > *through);
             }
         }
+        self.planted_drop_states(p, &attempt.entries);
         let id = attempt.id;
         self.feed(p, Input::TransactionAborted { id, why });
     }

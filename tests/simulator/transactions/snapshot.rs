@@ -1,5 +1,7 @@
 //! The snapshot of a transaction: what the core claims, and the effects that belong to it.
 
+use std::collections::BTreeMap;
+
 use keylane_core::{CommitEntry, CommitId, EffectClaim};
 
 use super::super::plan::MS;
@@ -8,7 +10,7 @@ use super::super::trace::Seen;
 use super::super::world::{Event, World};
 use super::kept::Effect;
 use super::producer::{Attempt, State, Step};
-use super::requests::Entry;
+use super::requests::{Entry, Produced};
 
 impl World {
     pub(crate) fn begin_transaction(
@@ -25,7 +27,7 @@ impl World {
             let text = format!("process {p} begins {id:?} of {entries:?}, {claims:?} during {before:?}");
             return self.report_violation("I-protocol", text, None, -1);
         }
-        let (mut snapshot, mut effects) = (Vec::new(), Vec::new());
+        let (mut snapshot, mut effects, mut key_records) = (Vec::new(), Vec::new(), Vec::new());
         for (entry, claim) in entries.iter().zip(claims) {
             let range = entry.metadata.0 as usize..entry.metadata.1 as usize;
             let text = metadata.get(range).unwrap_or("not a range of the metadata");
@@ -42,15 +44,24 @@ impl World {
             };
             self.note(p, "claims", Some(index), entry.offset, entry.through as i64);
             self.check_snapshot(p, &entry);
-            effects.extend(self.effects_to_publish(p, &entry));
-            snapshot.push(self.planted_entry(p, entry));
+            self.check_excluded(p, &entry);
+            let of_entry = self.effects_to_publish(p, &entry);
+            let entry = self.planted_entry(p, entry);
+            key_records.extend(self.key_records(p, &entry, !of_entry.is_empty()));
+            effects.extend(of_entry);
+            snapshot.push(entry);
         }
-        effects.sort_by_key(|effect| effect.number);
+        effects.sort_by_key(|effect| (effect.number, effect.offset));
         self.check_size(p, metadata.len(), &effects);
         let attempt = Attempt {
             id,
             entries: snapshot,
-            effects,
+            records: effects
+                .into_iter()
+                .map(Produced::Effect)
+                .chain(key_records.into_iter().map(Produced::Key))
+                .collect(),
+            changelog_ends: BTreeMap::new(),
             membership: self.membership(p),
             begun_at: self.now,
             batches: Vec::new(),
@@ -67,6 +78,10 @@ impl World {
         let is_published = |effect: &&Effect| match self.planted {
             Some(Planted::EffectsByOffset) => effect.offset < entry.offset,
             Some(Planted::UnclaimedEffects) => true,
+            Some(Planted::ExclusionUnheard) => {
+                let excluded = &self.processes[p].shell.excluded;
+                effect.number <= entry.through && excluded.get(&effect.partition) != Some(&effect.ownership)
+            }
             _ => effect.number <= entry.through,
         };
         of_entry.filter(is_published).copied().collect()
@@ -94,7 +109,7 @@ impl World {
 
     /// Whether effects of the ownership are kept that the entry does not claim.
     fn withholds(&self, p: usize, entry: &Entry) -> bool {
-        let mut later = self.processes[p].shell.kept.range(entry.through + 1..);
+        let mut later = self.processes[p].shell.kept.range((entry.through + 1, i64::MIN)..);
         later.any(|(_, kept)| kept.ownership == entry.ownership)
     }
 
@@ -105,7 +120,9 @@ impl World {
         let planted = self.planted == Some(Planted::UnclaimedEffects);
         // A set may fit only together with later events.
         let sets_fit = self.plan.broker_metadata_limit == 4096;
-        let fits = effects.len() <= 1 || bytes <= limits.transaction_bytes || planted || !sets_fit;
+        // What shares a number can't be divided.
+        let divisible = effects.iter().any(|effect| effect.number != effects[0].number);
+        let fits = !divisible || bytes <= limits.transaction_bytes || planted || !sets_fit;
         if !fits || metadata > total {
             let text = format!(
                 "process {p} begins a transaction of {bytes} bytes, {metadata} characters: {limits:?}"
