@@ -6,14 +6,16 @@
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 
+use keylane_tests::admin::{Admin, at};
 use keylane_tests::campaign::{self, Delivery, Fault, Options, event, expected};
 use keylane_tests::check::fold::{self, Changelog};
-use keylane_tests::check::once::{self, History};
+use keylane_tests::check::once::{self, Expected, History};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
 use keylane_tests::kafka::{self, Record};
-use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::keylane::{Keylane, Settings, run_on_small_disk};
 use keylane_tests::skip::print_line;
+use keylane_tests::wait;
 use serde_json::Value;
 
 const PARTITIONS: i32 = 3;
@@ -182,6 +184,38 @@ fn a_state_of_a_newer_version_is_not_read() {
     }
     finish(&settings(&flow, 0).set("handlers.t.state", "version", 3));
     fold::check(&flow, expected).assert_clean();
+}
+
+/// Calls wait for a file that can't be written, and nothing is lost.
+#[test]
+fn a_full_disk_holds_its_partitions_until_there_is_room() {
+    const KEYS: usize = 100_000;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings =
+        settings(&flow, 0).set("handlers.t.keys", "cache", "1MiB").set("admin", "listen", "127.0.0.1:0");
+    let keys = |round: usize| {
+        (0..KEYS).map(move |key| {
+            Record::new(format!("key-{key}"), format!("{} ", round * KEYS + key)).with("outputs", "0")
+        })
+    };
+    let Some(mut keylane) = run_on_small_disk(&settings, &files(&settings), "3m") else { return };
+    let shown = Admin::of(&mut keylane);
+    produce(&flow, keys(0));
+    keylane.wait_for("a full disk", |line| line["message"] == "file of keyed state failed");
+    produce(&flow, keys(1));
+    wait::until("calls to wait for the file", wait::STATE_TIMEOUT, || {
+        at(&shown.handler(), "/keyed_state/loading_calls").as_u64().is_some_and(|calls| calls > 0)
+    });
+    let failed = at(&shown.handler(), "/keyed_state/failed/0");
+    assert!(failed["error"].as_str().is_some_and(|error| error.contains("space")), "{failed}");
+    keylane.resize_disk(&files(&settings), "64m");
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let report = fold::check(&flow, |_| Expected::Outputs(0));
+    report.assert_clean();
+    assert_eq!(report.keys, KEYS);
 }
 
 fn settings(flow: &Flow<'_>, files: usize) -> Settings {
