@@ -10,7 +10,7 @@ use super::HandlerLog;
 use super::limits::Cause;
 
 /// Restores that take no longer are not logged.
-const QUICK_MS: u128 = 1_000;
+const QUICK_MS: u64 = 1_000;
 
 impl HandlerLog {
     /// Logs why a partition can't start with its state.
@@ -76,7 +76,8 @@ impl HandlerLog {
             }
             RestoreEvent::Restored { request, records, took, .. } => {
                 let (handler, topic) = (&self.handler, self.topic_at(request.topic));
-                let (partition, took_ms) = (request.partition, took.as_millis());
+                let partition = request.partition;
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 if took_ms >= QUICK_MS {
                     tracing::info!(handler, topic, partition, records, took_ms, "keyed state restored");
                 } else {
