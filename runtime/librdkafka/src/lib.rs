@@ -23,6 +23,7 @@ mod group_description;
 mod group_reader;
 mod layouts;
 mod list;
+mod metadata;
 mod mock;
 mod partition_queue;
 mod partitioner;

@@ -9,7 +9,8 @@ use super::admin::{AdminBroker, Options, TopicDescription, array, description};
 use super::code::{self, ErrorCode};
 use super::group_description::{GroupDescription, group_description};
 use super::list::{ListEntry, PartitionList, entry};
-use super::{Client, ClientEvent, END, Queue, sys};
+use super::metadata::MetadataRefresh;
+use super::{Client, ClientEvent, END, EventKind, Queue, sys};
 
 /// `RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS`, `RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS`,
 /// `RD_KAFKA_ADMIN_OP_DESCRIBETOPICS`, `RD_KAFKA_ADMIN_OP_LISTOFFSETS`.
@@ -33,22 +34,37 @@ pub struct Requests {
     client: Arc<Client>,
     responses: Queue,
     last: usize,
+    refresh: MetadataRefresh,
 }
 
 impl Requests {
     /// Prepares requests of this client. `responses`: the queue for the responses.
     pub fn new(client: &Arc<Client>, responses: Queue) -> Requests {
-        Requests { client: Arc::clone(client), responses, last: 0 }
+        Requests { client: Arc::clone(client), responses, last: 0, refresh: MetadataRefresh::default() }
     }
 
     /// Returns the next response, without waiting.
     pub fn next_response(&self) -> Option<ClientEvent> {
-        self.responses.poll_now()
+        self.responses.poll_now().inspect(|response| self.check_epoch(response))
     }
 
     /// Returns the next response, if one arrives in time.
     pub fn wait_for_response(&self, timeout: Duration) -> Option<ClientEvent> {
-        self.responses.poll(timeout)
+        self.responses.poll(timeout).inspect(|response| self.check_epoch(response))
+    }
+
+    /// Refreshes the metadata if a leader was asked with an epoch that is not its own. The library does so for other requests;
+    /// for this one, it would use the cached epoch until it expires (`rd_kafka_admin_result_err_refresh`). A leader has a new
+    /// epoch after an election, also if it was the leader before.
+    fn check_epoch(&self, response: &ClientEvent) {
+        let wrong = [ErrorCode::FENCED_LEADER_EPOCH, ErrorCode::UNKNOWN_LEADER_EPOCH];
+        if response.kind() == EventKind::Other(rdkafka_sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT)
+            && response
+                .log_offsets()
+                .is_ok_and(|entries| entries.iter().any(|entry| wrong.contains(&entry.error)))
+        {
+            self.refresh.start(&self.client);
+        }
     }
 
     /// Requests the offsets for timestamps, [`BEGINNING`](super::BEGINNING) and [`END`](super::END) in a list: see
@@ -227,31 +243,54 @@ impl ClientEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{END, MockCluster, Producer, Properties};
+    use crate::{Deadline, END, MockCluster, Producer, Properties};
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Without a response of the leader, the library's response has neither an offset nor an error.
-    #[test]
-    fn an_offset_that_its_leader_did_not_return_is_an_error() {
+    fn cluster() -> (MockCluster, Producer) {
         let mock = MockCluster::start(1).expect("the mock cluster starts");
         mock.create_topic(c"orders", 1).expect("the mock cluster accepts topics");
         let mut properties = Properties::default();
         properties.set("bootstrap.servers", mock.bootstrap_servers());
         let producer = Producer::new(&properties).expect("the properties are valid");
+        (mock, producer)
+    }
+
+    fn end(requests: &mut Requests, timeout: Duration) -> Result<i64, ErrorCode> {
+        let mut list = PartitionList::with_capacity(1);
+        list.push(c"orders", 0, END);
+        requests.log_offsets(list, Isolation::Uncommitted, timeout);
+        let response = requests.wait_for_response(TIMEOUT).expect("every request has a response");
+        response.log_offsets().and_then(|entries| {
+            let entry = entries.first().expect("one partition was requested");
+            entry.error.into_result().map(|()| entry.offset)
+        })
+    }
+
+    /// Without a response of the leader, the library's response has neither an offset nor an error.
+    #[test]
+    fn an_offset_that_its_leader_did_not_return_is_an_error() {
+        let (mock, producer) = cluster();
         let mut requests = Requests::new(producer.client(), Queue::new(producer.client()));
-        let mut end = |timeout| {
-            let mut list = PartitionList::with_capacity(1);
-            list.push(c"orders", 0, END);
-            requests.log_offsets(list, Isolation::Uncommitted, timeout);
-            let response = requests.wait_for_response(TIMEOUT).expect("every request has a response");
-            response.log_offsets().and_then(|entries| {
-                let entry = entries.first().expect("one partition was requested");
-                entry.error.into_result().map(|()| entry.offset)
-            })
-        };
-        assert_eq!(end(TIMEOUT), Ok(0));
+        assert_eq!(end(&mut requests, TIMEOUT), Ok(0));
         mock.set_round_trip_time(1, TIMEOUT).expect("the delay can be set");
-        assert_eq!(end(Duration::from_millis(500)), Err(ErrorCode::TIMED_OUT));
+        assert_eq!(end(&mut requests, Duration::from_millis(500)), Err(ErrorCode::TIMED_OUT));
+    }
+
+    /// The library's cache would keep the former epoch for `metadata.max.age.ms`, 15 minutes.
+    #[test]
+    fn a_new_epoch_of_a_leader_is_learned() {
+        let (mock, producer) = cluster();
+        let mut requests = Requests::new(producer.client(), Queue::new(producer.client()));
+        assert_eq!(end(&mut requests, TIMEOUT), Ok(0));
+        mock.set_leader(c"orders", 0, 1).expect("the same leader, elected again");
+        let deadline = Deadline::after(TIMEOUT);
+        let mut before = 0;
+        while let Err(code) = end(&mut requests, TIMEOUT) {
+            assert_eq!(code, ErrorCode::FENCED_LEADER_EPOCH);
+            assert!(!deadline.is_over(), "the new epoch is not learned");
+            before += 1;
+        }
+        assert!(before > 0, "the mock cluster checks the epoch");
     }
 }

@@ -292,7 +292,7 @@ impl ReaderThread {
             let end = response.log_offsets().and_then(|list| {
                 let entry = list.first().ok_or(ErrorCode::UNKNOWN_PARTITION)?;
                 entry.error.into_result()?;
-                Ok(entry.offset)
+                if entry.offset < 0 { Err(ErrorCode::UNKNOWN_PARTITION) } else { Ok(entry.offset) }
             });
             match end {
                 Ok(end) => self.begin(at, end),
