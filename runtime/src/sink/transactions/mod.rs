@@ -12,6 +12,7 @@
 
 mod attempt;
 mod batch;
+mod first_commit;
 mod reports;
 mod thread;
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::attempt::{Attempt, Cause, Committed, Failure, send_offsets};
+use super::first_commit;
 use super::{OnEvent, StoredOffset, Transaction, TransactionEvent, TransactionOffset, TransactionSpec};
 use keylane_core::AbortCause;
 
@@ -50,6 +51,8 @@ pub(super) struct ProducerOwner {
     reader: Option<GroupReader>,
     /// Whether the brokers were seen to reject the offsets of a stranger.
     fencing_tested: bool,
+    /// Whether a committed transaction was seen to be stored.
+    commit_tested: bool,
     /// Until then, each record has a batch of its own.
     single: Option<Deadline>,
     /// For each time that another producer has replaced ours: when it no longer counts.
@@ -97,6 +100,7 @@ impl ProducerOwner {
             reported: false,
             reader: None,
             fencing_tested: false,
+            commit_tested: false,
             single: None,
             fenced: Vec::new(),
         }
@@ -128,6 +132,9 @@ impl ProducerOwner {
             Ok(Committed { records, written, clean }) => {
                 if !clean {
                     self.current = None;
+                }
+                if let Some(reason) = self.lost_commit(transaction) {
+                    (self.on_event)(TransactionEvent::Refused(reason));
                 }
                 return Some(TransactionEvent::Committed { id: transaction.id, records, written });
             }
@@ -359,6 +366,17 @@ impl ProducerOwner {
         }
     }
 
+    /// Reads the offsets of the first committed transaction. Returns the reason to stop, if they are not there.
+    fn lost_commit(&mut self, transaction: &Transaction) -> Option<String> {
+        if self.commit_tested || self.spec.is_embedded {
+            return None;
+        }
+        // If they can't be read, the next commit is tested.
+        let stored = self.read(&transaction.offsets).ok()?;
+        self.commit_tested = true;
+        first_commit::lost(&transaction.offsets, &stored).map(|reason| format!("{reason}; {NO_COMMITS}"))
+    }
+
     fn read(&mut self, offsets: &[TransactionOffset]) -> Result<Vec<StoredOffset>, ErrorCode> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
@@ -387,6 +405,9 @@ impl ProducerOwner {
 
 const SAME_NAME: &str = "another process with the same `runtime.instance` or `group_instance_id` replaces the transactional \
                          producer of this one again and again; give each process its own name";
+
+const NO_COMMITS: &str = "transactional delivery needs both: look for a proxy between Keylane and the brokers, and for a tool that \
+                          changes the offsets of the group, or use `delivery = \"at-least-once\"`";
 
 /// Returns the remedy, if the brokers will never accept the producer.
 fn refusal(code: ErrorCode) -> Option<&'static str> {
