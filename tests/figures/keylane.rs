@@ -60,12 +60,25 @@ pub(crate) fn until_end(settings: &Settings, options: &Options) -> Result<Run> {
     until_end_with(settings, options, &[])
 }
 
+/// The same, with the lines of its log, those of level debug included.
+pub(crate) fn until_end_with_log(settings: &Settings, options: &Options) -> Result<(Run, Vec<Value>)> {
+    logged(settings, options, (&["--log", "info,keylane=debug"], &[]))
+}
+
 /// The same, with additional environment variables.
 pub(crate) fn until_end_with(
     settings: &Settings,
     options: &Options,
     environment: &[(&str, &str)],
 ) -> Result<Run> {
+    logged(settings, options, (&[], environment)).map(|(run, _)| run)
+}
+
+fn logged(
+    settings: &Settings,
+    options: &Options,
+    (arguments, environment): (&[&str], &[(&str, &str)]),
+) -> Result<(Run, Vec<Value>)> {
     let folder = janitor::folder("figures");
     let file = folder.join("keylane.toml");
     fs::write(&file, settings.to_toml())?;
@@ -74,11 +87,15 @@ pub(crate) fn until_end_with(
     command
         .args(["run", "--until-end", "--log-format", "json", "-c"])
         .arg(&file)
+        .args(arguments)
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&log)?);
-    let run = child::run(&mut command).and_then(|usage| Ok(Run { working: working(&log)?, usage }));
+    let run = child::run(&mut command).and_then(|usage| {
+        let lines = lines(&log)?;
+        Ok((Run { working: working(&lines)?, usage }, lines))
+    });
     run.with_context(|| format!("the log of keylane:\n{}", fs::read_to_string(&log).unwrap_or_default()))
 }
 
@@ -87,10 +104,13 @@ pub(crate) fn warm_up(settings: &Settings, options: &Options) -> Result<Usage> {
     until_end(settings, options).map(|run| run.usage)
 }
 
-fn working(log: &Path) -> Result<Duration> {
+fn lines(log: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(log)?;
-    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    Ok(time_of(&lines, DRAINED)?.duration_since(time_of(&lines, ASSIGNED)?)?)
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn working(lines: &[Value]) -> Result<Duration> {
+    Ok(time_of(lines, DRAINED)?.duration_since(time_of(lines, ASSIGNED)?)?)
 }
 
 /// Whether a line of the log has this message.

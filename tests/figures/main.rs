@@ -14,6 +14,7 @@ mod emit;
 mod guests;
 mod idle;
 mod interference;
+mod keyed_state;
 mod keylane;
 mod keys;
 mod load;
@@ -30,6 +31,7 @@ mod status;
 mod storm;
 mod suspended;
 mod topic;
+mod transactional;
 
 use std::process::ExitCode;
 
@@ -54,6 +56,10 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   dead-letter-outage  an outage of the dead-letter topic, under a healthy load
   broker-outage  an outage of the broker while outputs are in flight
   embedded  from the start of the process to the first event, on the embedded broker
+  transactional  the same under transactional delivery, compared with at-least-once delivery: many keys, one hot key, and
+            the time until outputs are visible (use --seconds 30)
+  keyed-state  a handler whose event changes the state of its key, with all states in the cache and with the default cache,
+            and the restore of lost files (use --keys 1000000)
   scrape    a no-op handler with a scrape of its metrics every second, compared with its admin server off
   status    the status of 1,000 partitions, as a request, in the event loop, and with `keylane status`
   serve     a broker with the topic, until standard input ends, for use with a profiler";
@@ -87,6 +93,8 @@ fn run(arguments: &[String]) -> Result<()> {
         "neighbours" => interference::neighbours(&Options::parse(rest)?),
         "dead-letter-outage" => outage::dead_letters(&Options::parse(rest)?),
         "broker-outage" => outage::broker(&Options::parse(rest)?),
+        "transactional" => transactional::measure(&Options::parse(rest)?),
+        "keyed-state" => keyed_state::measure(&Options::parse(rest)?),
         "scrape" => scrape::measure(&Options::parse(rest)?),
         "status" => status::measure(&Options::parse(rest)?),
         "serve" => serve::serve(&Options::parse(rest)?),
