@@ -109,6 +109,45 @@ fn flights_reports_delays_and_oddities() {
 }
 
 #[test]
+fn rotation_carries_delays_from_leg_to_leg() {
+    let outputs = run_to_end(&prepare("flights-rotation", "../flights/flights.jsonl.zst"));
+    let expected =
+        fs::read_to_string(folder("flights-rotation").join("expected.json")).expect("the example's result");
+    let expected: Value = serde_json::from_str(&expected).expect("JSON");
+
+    let mut last: BTreeMap<String, Value> = BTreeMap::new();
+    let mut lengths: BTreeMap<String, i64> = BTreeMap::new();
+    let (mut carried, mut leg_numbers) = (0, 0);
+    for output in &outputs {
+        assert_eq!(output["topic"], "flight-knock-ons", "nothing is dead-lettered: {output}");
+        let value: Value = serde_json::from_str(output["value"].as_str().expect("text")).expect("JSON");
+        let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_i64).expect("a number");
+        carried += number("/carried");
+        leg_numbers += number("/plane/legs");
+        // A chain of two legs was counted as a chain of one at its first leg.
+        let chain = number("/chain");
+        *lengths.entry(chain.to_string()).or_default() += 1;
+        if chain > 1 {
+            *lengths.entry((chain - 1).to_string()).or_default() -= 1;
+        }
+        last.insert(output["key"].as_str().expect("a tail number").to_owned(), value["plane"].clone());
+    }
+    assert_eq!(Value::from(outputs.len()), expected["knock_ons"]);
+    assert_eq!(Value::from(carried), expected["carried_minutes"]);
+    assert_eq!(Value::from(leg_numbers), expected["sum_of_leg_numbers"]);
+    assert_eq!(serde_json::to_value(&lengths).expect("JSON"), expected["chains"]);
+
+    // The totals in the states agree with the outputs.
+    assert_eq!(Value::from(last.len()), expected["planes"]);
+    let total = |name: &str| last.values().map(|plane| plane[name].as_i64().expect("a number")).sum::<i64>();
+    assert_eq!(Value::from(total("knock_ons")), expected["knock_ons"]);
+    assert_eq!(Value::from(total("carried")), expected["carried_minutes"]);
+    let worst = &expected["worst_plane"];
+    let of_worst = &last[worst["key"].as_str().expect("a tail number")];
+    assert_eq!((&of_worst["knock_ons"], &of_worst["carried"]), (&worst["knock_ons"], &worst["carried"]));
+}
+
+#[test]
 fn an_invalid_line_of_the_feed_is_reported_with_its_number() {
     let file = prepare("hello", "events.jsonl");
     let events = file.with_file_name("events.jsonl");
@@ -162,13 +201,16 @@ fn folder(name: &str) -> PathBuf {
 fn prepare(name: &str, events: &str) -> PathBuf {
     let source = folder(name);
     let target = janitor::folder(name);
-    fs::copy(source.join(events), target.join(events)).expect("the example has its events");
+    let (_, copied) = events.rsplit_once('/').unwrap_or(("", events));
+    fs::copy(source.join(events), target.join(copied)).expect("the example has its events");
     let text = fs::read_to_string(source.join("keylane.toml")).expect("the example has its configuration");
-    let written = format!("../target/wasm32-wasip2/release/{name}.wasm");
+    let written = format!("../target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_"));
     let built = example(name).display().to_string();
     assert!(text.contains(&written), "the example runs its own component");
+    assert!(text.contains(events), "the example reads its events");
     let file = target.join("keylane.toml");
-    fs::write(&file, text.replace(&written, &built)).expect("a temporary file can be written");
+    let text = text.replace(&written, &built).replace(events, copied);
+    fs::write(&file, text).expect("a temporary file can be written");
     file
 }
 
