@@ -9,7 +9,7 @@ help: ## list the targets
 demo: ## run real events through a handler, on a broker inside the process, without further setup
 	@scripts/demo
 
-kafka: ## start Apache Kafka with the events of the flights example for experiments, until Ctrl-C
+kafka: ## start Apache Kafka with the events of the flights examples for experiments, until Ctrl-C
 	@scripts/kafka
 
 test: ## run all tests: the workspace with real brokers, then the handlers natively

@@ -1,7 +1,7 @@
-//! `make kafka`: Apache Kafka for experiments with Keylane, with the events of the flights example.
+//! `make kafka`: Apache Kafka for experiments with Keylane, with the events of the flights examples.
 //!
-//! It runs until Ctrl-C and prints the state whenever it changes: the committed offsets of the group, the published
-//! outputs, their repeats, and whether any plane's legs are out of order. Kill instances of
+//! It runs until Ctrl-C and prints the state of each example whenever it changes: the committed offsets of the group, the
+//! published outputs, their repeats, and whether any plane's legs are out of order. Kill instances of
 //! `keylane run -c examples/flights/kafka.toml` meanwhile to see the effect.
 
 #![expect(clippy::print_stdout, reason = "the state is the output of this program")]
@@ -36,12 +36,14 @@ fn main() -> ExitCode {
 
 fn run(cluster: &Cluster) -> Result<ExitCode> {
     let bootstrap = cluster.bootstrap();
-    for topic in ["flights", "flights.dlq", "flight-delays", "flight-oddities"] {
+    for topic in ["flights", "flights.dlq", "flight-delays", "flight-oddities", "flight-knock-ons"] {
         cluster.admin().create_topic(topic, PARTITIONS, &[]);
     }
     let events = events()?;
     println!("Kafka runs at {bootstrap}. In other terminals, one or more times:");
     println!("  KAFKA={bootstrap} target/debug/keylane run -c examples/flights/kafka.toml");
+    println!("or, with a state for each plane:");
+    println!("  KAFKA={bootstrap} target/debug/keylane run -c examples/flights-rotation/kafka.toml");
     println!("{} events are produced within a minute after the first instance has joined.", events.len());
     watch(&bootstrap, events)
 }
@@ -64,32 +66,72 @@ fn watch(bootstrap: &str, events: Vec<Record>) -> Result<ExitCode> {
     let producer = Producer::new(bootstrap);
     let mut events = events.into_iter();
     let mut count = 0;
-    let group = Group::new(bootstrap, "flights");
-    let mut delays = Follower::new(bootstrap, "flight-delays");
-    let mut seen = Seen::default();
-    let mut printed = String::new();
+    let mut jobs = [
+        Job::new(bootstrap, "flights", "delays", Follower::new(bootstrap, "flight-delays")),
+        Job::new(
+            bootstrap,
+            "flights-rotation",
+            "knock-on delays",
+            Follower::of_committed(bootstrap, "flight-knock-ons"),
+        ),
+    ];
     loop {
-        for record in delays.take() {
-            seen.take(record.key.as_deref(), record.value.as_deref().unwrap_or_default())?;
+        for job in &mut jobs {
+            job.report(count)?;
         }
-        let committed: i64 =
-            group.committed("flights", PARTITIONS).iter().filter_map(|part| part.offset).sum();
-        let members = group.state().members.len();
-        if members > 0 || count > 0 {
+        if count > 0 || jobs.iter().any(Job::has_started) {
             let next: Vec<Record> = events.by_ref().take(EVENTS_AT_ONCE).collect();
             count += next.len();
             producer.send_all("flights", next)?;
         }
-        let Seen { published, repeated, out_of_order, .. } = seen;
-        let line = format!(
-            "{members} members, committed {committed} of {count}; {published} delays published, {repeated} of them repeated, \
-             {out_of_order} out of order"
-        );
-        if line != printed {
-            println!("{line}");
-            printed = line;
-        }
         std::thread::park_timeout(PAUSE);
+    }
+}
+
+/// One example that may be running.
+struct Job {
+    name: &'static str,
+    group: Group,
+    outputs: &'static str,
+    follower: Follower,
+    seen: Seen,
+    /// The last line; empty until the group had a member.
+    printed: String,
+}
+
+impl Job {
+    /// The name of an example is that of its group.
+    fn new(bootstrap: &str, name: &'static str, outputs: &'static str, follower: Follower) -> Self {
+        let group = Group::new(bootstrap, name);
+        Self { name, group, outputs, follower, seen: Seen::default(), printed: String::new() }
+    }
+
+    fn has_started(&self) -> bool {
+        !self.printed.is_empty()
+    }
+
+    /// Prints the state of the example if it has changed since its group had the first member.
+    fn report(&mut self, count: usize) -> Result<()> {
+        for record in self.follower.take() {
+            self.seen.take(record.key.as_deref(), record.value.as_deref().unwrap_or_default())?;
+        }
+        let members = self.group.state().members.len();
+        if members == 0 && !self.has_started() {
+            return Ok(());
+        }
+        let committed: i64 =
+            self.group.committed("flights", PARTITIONS).iter().filter_map(|part| part.offset).sum();
+        let Self { name, outputs, .. } = self;
+        let Seen { published, repeated, out_of_order, .. } = self.seen;
+        let line = format!(
+            "{name}: {members} members, committed {committed} of {count}; {published} {outputs} published, {repeated} of them \
+             repeated, {out_of_order} out of order"
+        );
+        if line != self.printed {
+            println!("{line}");
+            self.printed = line;
+        }
+        Ok(())
     }
 }
 
