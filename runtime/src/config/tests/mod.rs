@@ -2,6 +2,7 @@
 
 mod accepted;
 mod authentication;
+mod documents;
 mod interpolation;
 mod properties;
 mod refused;
