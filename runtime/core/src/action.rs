@@ -100,6 +100,16 @@ pub enum Action<'a> {
         /// The ownership.
         ownership: OwnershipId,
     },
+    /// Keyed state: delete the expired states of this partition, as if an event with this number had deleted them. No answer
+    /// follows.
+    ForgetStates {
+        /// The partition.
+        partition: Partition,
+        /// The ownership.
+        ownership: OwnershipId,
+        /// The number: a transaction that claims it contains the deletions.
+        number: SettleNumber,
+    },
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.
     Commit {

@@ -189,6 +189,17 @@ pub enum Input<'a> {
         /// The event.
         offset: i64,
     },
+    /// Keyed state: the states of some keys were not changed for so long that they shall be deleted. None of these keys has
+    /// an event or a change that is not committed. Answered with `ForgetStates`, or not at all if the ownership is not
+    /// open, or if its transactions are held up.
+    StatesExpired {
+        /// The partition.
+        partition: Partition,
+        /// The ownership in which the states were found.
+        ownership: OwnershipId,
+        /// Memory that their deletions take until they are committed.
+        bytes: u64,
+    },
     // -- life -----------------------------------------------------------------------------------
     /// Under `--until-end`: the end of this partition. Sent once, before its first row.
     EndKnown {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     ArenaSlot, Blockage, CallId, Counters, FailedEvent, KeptEffects, Notice, OwnershipId, Partition,
-    PartitionStop, RebalanceId, StartAt,
+    PartitionStop, RebalanceId, SettleNumber, StartAt,
 };
 
 /// An action before it is polled: [`crate::Core::poll`] turns it into an [`crate::Action`].
@@ -25,6 +25,7 @@ pub(crate) enum Pending {
     DeadLetter(FailedEvent),
     KeepEffects,
     DropEffects(OwnershipId),
+    ForgetStates(Partition, OwnershipId, SettleNumber),
     Commit,
     BeginTransaction,
     ReportStall(Blockage),

@@ -1,4 +1,5 @@
-//! Transactional delivery: the events of an ownership that have settled, but that no committed transaction claims.
+//! Transactional delivery: the events of an ownership that have settled, but that no committed transaction claims. With
+//! keyed state, the deletion of old states counts as an event without an offset.
 
 use std::collections::VecDeque;
 
@@ -20,7 +21,8 @@ pub(crate) struct UnclaimedEvents {
 #[derive(Clone, Copy, Debug)]
 struct UnclaimedEvent {
     number: SettleNumber,
-    offset: i64,
+    /// `None`: not an event, but the deletion of states.
+    offset: Option<i64>,
     /// Bytes of the effects of this event and of all events of the ownership before it.
     bytes_to: u64,
 }
@@ -31,8 +33,8 @@ impl UnclaimedEvents {
         self.claimed_bytes = 0;
     }
 
-    /// Adds an event that has settled. Returns the bytes that it counts as.
-    pub(crate) fn push(&mut self, number: SettleNumber, offset: i64, effect_bytes: u64) -> u64 {
+    /// Adds an event that has settled, or without an offset the deletion of states. Returns the bytes that it counts as.
+    pub(crate) fn push(&mut self, number: SettleNumber, offset: Option<i64>, effect_bytes: u64) -> u64 {
         let bytes = effect_bytes + EVENT_BYTES;
         let bytes_to = self.bytes_to() + bytes;
         self.events.push_back(UnclaimedEvent { number, offset, bytes_to });
@@ -86,7 +88,7 @@ impl UnclaimedEvents {
 
     /// Returns what the ledger claims without its events after the first `count` ones.
     pub(crate) fn claims<'l>(&self, ledger: &'l Ledger, count: usize) -> Claims<'l> {
-        let mut withheld: Vec<i64> = self.events.range(count..).map(|event| event.offset).collect();
+        let mut withheld: Vec<i64> = self.events.range(count..).filter_map(|event| event.offset).collect();
         withheld.sort_unstable();
         Claims { ledger, withheld }
     }
@@ -178,7 +180,7 @@ mod tests {
         }
         for (at, &offset) in (1..).zip(offsets) {
             ledger.settle(offset);
-            unclaimed.push(number(at), offset, 100);
+            unclaimed.push(number(at), Some(offset), 100);
         }
         (ledger, unclaimed)
     }

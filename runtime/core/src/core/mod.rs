@@ -4,13 +4,14 @@
 //! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
 //! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
-//! `closing` ends ownerships, `stalls` reports blocked partitions, `unfetched` detects records that do not arrive, `scans`
+//! `forgetting` numbers the deletions of old states, `closing` ends ownerships, `stalls` reports blocked partitions, `unfetched` detects records that do not arrive, `scans`
 //! runs the checks that depend on time, `until_end` detects the end of `run --until-end`.
 
 mod attempts;
 mod closing;
 mod committing;
 mod dispatching;
+mod forgetting;
 mod ownership;
 mod read_errors;
 mod reading;
@@ -151,6 +152,9 @@ impl Core {
             Input::EffectRefused { partition, ownership, offset } => {
                 self.effect_refused(partition, ownership, offset);
             }
+            Input::StatesExpired { partition, ownership, bytes } => {
+                self.states_expired(partition, ownership, bytes);
+            }
             Input::EndKnown { partition, offset } => self.end_known(partition, offset),
             Input::Drain { deadline } => self.drain(deadline),
             Input::Tick => {}
@@ -205,6 +209,9 @@ impl Core {
                 Action::KeepEffects { effects: &self.outbox.lent_effects }
             }
             Pending::DropEffects(ownership) => Action::DropEffects { ownership },
+            Pending::ForgetStates(partition, ownership, number) => {
+                Action::ForgetStates { partition, ownership, number }
+            }
             Pending::Commit => self.committer.action(),
             Pending::BeginTransaction => self.committer.transaction_action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),

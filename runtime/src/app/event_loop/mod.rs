@@ -228,6 +228,7 @@ impl EventLoop {
                     keyed::keep(keyed, ended, effects);
                 }
                 Action::DropEffects { ownership } => transacting.drop_effects(ownership),
+                Action::ForgetStates { .. } => {}
                 Action::BeginTransaction { id, entries, claims, metadata } => {
                     let snapshot = Snapshot::new(entries, claims, metadata, keyed.as_mut());
                     transacting.begin(id, &snapshot, source.group_metadata(), now);

@@ -12,7 +12,7 @@ use crate::partitions::Phase;
 use crate::{Action, CommitEntry, CommitError, CommitId, Notice, Partition};
 
 use in_flight::{CommitInFlight, SentCommit};
-pub(super) use transactions::Transactions;
+pub(super) use transactions::{Transactions, is_withheld};
 
 /// Pause before the same commit is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);

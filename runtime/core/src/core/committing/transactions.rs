@@ -92,7 +92,19 @@ impl Transactions {
         shares: bool,
     ) -> SettleNumber {
         self.last_number.0 += u64::from(!shares);
-        self.kept_bytes += state.unclaimed.push(self.last_number, offset, effect_bytes);
+        self.kept_bytes += state.unclaimed.push(self.last_number, Some(offset), effect_bytes);
+        self.unclaimed += 1;
+        self.last_number
+    }
+
+    /// Numbers the deletion of states of this partition. It counts as one event.
+    pub(in crate::core) fn number_deletion(
+        &mut self,
+        state: &mut PartitionState,
+        bytes: u64,
+    ) -> SettleNumber {
+        self.last_number.0 += 1;
+        self.kept_bytes += state.unclaimed.push(self.last_number, None, bytes);
         self.unclaimed += 1;
         self.last_number
     }
@@ -322,7 +334,7 @@ impl Core {
 }
 
 /// Returns whether no transaction can claim all settled events of the partition now.
-fn is_withheld(state: &PartitionState) -> bool {
+pub(in crate::core) fn is_withheld(state: &PartitionState) -> bool {
     state.commit.withholds || state.commit.excluded
 }
 
