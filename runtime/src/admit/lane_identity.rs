@@ -4,8 +4,8 @@
 //! The keys of lanes with events are kept. The first key with a hash has the lane of the hash. Another one with the same
 //! hash gets a number that no hash has.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -79,6 +79,19 @@ impl LaneIdentities {
         }
     }
 
+    /// Returns those of these record keys that have no event. All lanes are visited: a record key has no hash.
+    pub fn without_events(&self, partition: Partition, mut keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
+        let mut busy: HashSet<Box<[u8]>, RandomState> = HashSet::default();
+        {
+            let wanted: HashSet<&[u8], RandomState> = keys.iter().map(AsRef::as_ref).collect();
+            let of_partition = self.lanes.iter().filter(|((of, _), _)| *of == partition);
+            let found = of_partition.filter(|(_, lane)| wanted.contains(&*lane.key));
+            busy.extend(found.map(|(_, lane)| Box::from(&*lane.key)));
+        }
+        keys.retain(|key| !busy.contains(key));
+        keys
+    }
+
     /// Returns the record key of an event's lane.
     pub fn key(&self, slot: ArenaSlot) -> Option<&Arc<[u8]>> {
         self.lanes.get(self.events.get(&slot)?).map(|lane| &lane.key)
@@ -106,6 +119,9 @@ mod tests {
         assert!(first == 7 && second != first && third != second && third != first);
         assert_eq!((enter(P0, b"a", 3), enter(P0, b"b", 4), enter(P1, b"b", 5)), (first, second, 7));
         assert_eq!((key(&identities, 1), key(&identities, 4)), (Some(&b"b"[..]), Some(&b"b"[..])));
+        let keys = [b"a", b"b", b"d"].map(|key| Box::from(key.as_slice()));
+        assert_eq!(identities.without_events(P1, keys.to_vec()), [keys[0].clone(), keys[2].clone()]);
+        assert_eq!(identities.without_events(P0, keys.to_vec()), [keys[2].clone()]);
     }
 
     #[test]

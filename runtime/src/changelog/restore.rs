@@ -57,7 +57,9 @@ impl Restore {
     /// Takes a record. The error says why it can't be a record of this changelog.
     pub(super) fn take(&mut self, record: &Record<'_>, version: u32) -> Result<Taken, String> {
         let offset = record.offset();
-        let entry = entry_of(record.key(), record.value(), version)
+        let (timestamp, _) = record.timestamp();
+        let changed_ms = Some(timestamp).filter(|timestamp| *timestamp >= 0);
+        let entry = entry_of(record.key(), record.value(), changed_ms, version)
             .map_err(|reason| format!("offset {offset}: {reason}"))?;
         self.records += 1;
         self.next = Some(offset + 1);
@@ -82,7 +84,12 @@ impl Restore {
 }
 
 /// Checks a record, and returns it as an entry of the store.
-fn entry_of(key: Option<&[u8]>, value: Option<&[u8]>, version: u32) -> Result<Entry, String> {
+fn entry_of(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    changed_ms: Option<i64>,
+    version: u32,
+) -> Result<Entry, String> {
     let key = key.filter(|key| !key.is_empty()).ok_or("the record has no key")?;
     let name = || record_key::display(key);
     if let Some(value) = value {
@@ -99,7 +106,7 @@ fn entry_of(key: Option<&[u8]>, value: Option<&[u8]>, version: u32) -> Result<En
             }
         }
     }
-    Ok(Entry { key: key.into(), value: value.map(Box::from) })
+    Ok(Entry::new(key, value, changed_ms))
 }
 
 #[cfg(test)]
@@ -110,12 +117,13 @@ mod tests {
     fn a_record_that_is_not_of_a_changelog_is_named() {
         let mut value = Vec::new();
         StateRecord::encode(2, b"7", &mut value);
-        let entry = entry_of(Some(b"\x01ada"), Some(&value), 2).expect("a state");
-        assert_eq!((&*entry.key, entry.value.as_deref()), (&b"\x01ada"[..], Some(value.as_slice())));
-        let deleted = entry_of(Some(b"\x01ada"), None, 2).expect("a tombstone");
-        assert_eq!(deleted.value, None);
+        let entry = entry_of(Some(b"\x01ada"), Some(&value), Some(70), 2).expect("a state");
+        assert_eq!((&*entry.key, entry.value()), (&b"\x01ada"[..], Some(value.as_slice())));
+        assert_eq!(entry.changed_ms(), Some(70));
+        let deleted = entry_of(Some(b"\x01ada"), None, Some(70), 2).expect("a tombstone");
+        assert_eq!(deleted.value(), None);
         fn error(key: Option<&[u8]>, value: Option<&[u8]>, version: u32) -> String {
-            entry_of(key, value, version).expect_err("not a state")
+            entry_of(key, value, None, version).expect_err("not a state")
         }
         assert_eq!(error(None, Some(&value[..]), 2), "the record has no key");
         let newer = "key \"ada\": its state has version 2, and this component has 1";

@@ -58,6 +58,11 @@ impl LocalStore {
         self.store.load(partition, session, token, keys);
     }
 
+    /// See [`StateStore::scan`].
+    pub fn scan(&self, partition: i32, session: SessionId, after: Option<Box<[u8]>>, changed_before_ms: i64) {
+        self.store.scan(partition, session, after, changed_before_ms);
+    }
+
     /// See [`StateStore::at_log_end`].
     pub fn at_log_end(&self, partition: i32, session: SessionId, now_ms: i64) {
         self.store.at_log_end(partition, session, now_ms);

@@ -220,6 +220,8 @@ pub struct StateConfig {
     pub cache: u64,
     /// How long a file is used that is not kept up to date.
     pub keep_for: Duration,
+    /// How long a state is kept that does not change; `None`: for ever.
+    pub forget_after: Option<Duration>,
 }
 
 /// What a handler may access besides its events and outputs.

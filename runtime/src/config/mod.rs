@@ -20,6 +20,7 @@ mod document;
 mod duration;
 mod error;
 mod fetch;
+mod forget_after;
 mod granted_host;
 mod interpolate;
 mod known_properties;

@@ -18,10 +18,9 @@ const LATER: &str = "is not supported in this version of Keylane";
 const MOVED: &str = "belongs in another table";
 const REMOVE: &str = "remove it";
 
-const ALL: [RefusedSetting; 10] = [
+const ALL: [RefusedSetting; 9] = [
     moved(&["metrics"], "metrics are served by the admin server: see `[admin]`"),
     moved(&["dead_letters"], "set it for each handler: `[handlers.NAME.dead_letters]`"),
-    always(&["handlers", "*", "keys", "forget_after"], REMOVE),
     always(&["handlers", "*", "gate"], REMOVE),
     always(&["handlers", "*", "gates"], REMOVE),
     moved(&["handlers", "*", "env"], "use `grants.env`"),

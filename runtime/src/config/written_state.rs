@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::HumanDuration;
+use super::forget_after::ForgetAfter;
 use super::rules::ranges;
 use super::scalar::scalar;
 use super::size::HumanSize;
@@ -45,6 +46,9 @@ pub(super) struct Keys {
     /// A file that was not up to date for longer than this is deleted, and the state is read from the changelog. At most
     /// half of the changelog's `delete.retention.ms`, after which deletions are removed from it.
     pub(super) keep_for: HumanDuration,
+    /// A state that was not changed for longer than this is deleted. An event that only reads a state does not change it. By
+    /// the clock of the process, with the time at which a state was committed.
+    pub(super) forget_after: ForgetAfter,
 }
 
 impl Default for Keys {
@@ -54,6 +58,7 @@ impl Default for Keys {
             dir: None,
             cache: HumanSize::from_mib(64),
             keep_for: HumanDuration::from_secs(24 * 3600),
+            forget_after: ForgetAfter::Never,
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct KeyedStateStatus {
     pub restores: u64,
     /// Records that were read for them. What a file contains is not read again.
     pub restored_records: u64,
+    /// States that were not changed for `forget_after` and were deleted.
+    pub forgotten: u64,
     /// The partitions that are being restored.
     pub restoring: Vec<RestoringStatus>,
     /// The partitions whose file can't be read or written at the moment.

@@ -2,7 +2,6 @@
 //! it, the call waits.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use keylane_core::{CallId, KeptEffect, KeptEffects, LaneEnd};
 use keylane_state::StateValue;
@@ -194,9 +193,7 @@ impl World {
         states.changed(kept.number.0, &record_key, value.clone());
         self.note(p, "keeps state", Some(partition), kept.event.offset, kept.number.0 as i64);
         if self.planted == Some(Planted::OverlayStored) {
-            let value: Option<Arc<[u8]>> = value;
-            let value = value.as_deref().map(Box::from);
-            let entries = vec![keylane_state::Entry { key: record_key.as_ref().into(), value }];
+            let entries = vec![keylane_state::Entry::new(&record_key, value.as_deref(), None)];
             self.queue_task(p, partition, Work::Apply { entries, through: None });
         }
     }

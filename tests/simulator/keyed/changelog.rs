@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keylane_state::StateValue;
 
-use super::super::plan::Micros;
+use super::super::plan::{MS, Micros};
 use super::super::trace::Seen;
 use super::super::transactions::TransactionState;
 use super::super::world::World;
@@ -40,15 +40,19 @@ pub(super) struct StoredRecord {
     pub(super) key: Key,
     pub(super) value: StateValue,
     pub(super) state: TransactionState,
+    /// The timestamp of the record.
+    pub(super) appended_ms: i64,
     /// When compaction found it first: a deletion is kept for some time from then on.
     compacted_at: Option<Micros>,
 }
 
 impl Changelog {
-    fn append(&mut self, transaction: (usize, u64), record: &KeyRecord) -> i64 {
+    fn append(&mut self, transaction: (usize, u64), record: &KeyRecord, now: Micros) -> i64 {
         let (offset, state) = (self.end, TransactionState::Open);
         let KeyRecord { key, value, .. } = record.clone();
-        self.records.push(StoredRecord { offset, transaction, key, value, state, compacted_at: None });
+        let appended_ms = (now / MS) as i64;
+        let compacted_at = None;
+        self.records.push(StoredRecord { offset, transaction, key, value, state, appended_ms, compacted_at });
         self.end += 1;
         offset
     }
@@ -105,7 +109,7 @@ impl Changelog {
 impl World {
     /// Appends a record of an open transaction. Returns its offset.
     pub(crate) fn append_key_record(&mut self, transaction: (usize, u64), record: &KeyRecord) -> i64 {
-        self.keyed.changelogs[record.partition].append(transaction, record)
+        self.keyed.changelogs[record.partition].append(transaction, record, self.now)
     }
 
     /// The key records of an open transaction.

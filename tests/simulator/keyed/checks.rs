@@ -115,7 +115,7 @@ impl World {
         let states = &mut session.states;
         let differs = self.first_difference(index, |key| {
             let known = states.as_mut().and_then(|states| states.get(&key));
-            known.unwrap_or_else(|| store.get(&key).cloned())
+            known.unwrap_or_else(|| store.get(&key).map(|row| Arc::clone(&row.value)))
         });
         if let Some((key, expected, found)) = differs {
             let text = format!("process {p} starts with {found:?} of key {key}; its fold is {expected:?}");
@@ -136,12 +136,15 @@ impl World {
     pub(super) fn check_file(&mut self, p: usize, index: usize, content: &Content, position: i64) {
         let committed = &self.keyed.changelogs[index].committed;
         let keys = (0..self.plan.keys).map(fold::record_key).chain([BINDING_KEY.as_slice().into()]);
-        let wrong = keys.map(|key| (content.get(&key).cloned(), key)).find(|(found, key)| {
-            let (from, at, to) =
-                ((Arc::clone(key), i64::MIN), (Arc::clone(key), position), (Arc::clone(key), i64::MAX));
-            let before = committed.range(from..at.clone()).next_back().and_then(|(_, value)| value.clone());
-            before != *found && !committed.range(at..to).any(|(_, value)| value == found)
-        });
+        let wrong = keys.map(|key| (content.get(&key).map(|row| Arc::clone(&row.value)), key)).find(
+            |(found, key)| {
+                let (from, at, to) =
+                    ((Arc::clone(key), i64::MIN), (Arc::clone(key), position), (Arc::clone(key), i64::MAX));
+                let before =
+                    committed.range(from..at.clone()).next_back().and_then(|(_, value)| value.clone());
+                before != *found && !committed.range(at..to).any(|(_, value)| value == found)
+            },
+        );
         if let Some((found, key)) = wrong {
             let text = format!("process {p} opens a file at {position} with {found:?} of {key:?}");
             self.report_violation("T5 store", text, Some(index), -1);
@@ -169,7 +172,7 @@ impl World {
     /// The store gets entries of committed transactions only.
     pub(super) fn check_entries(&mut self, p: usize, index: usize, entries: &[Entry]) {
         for entry in entries {
-            let value: StateValue = entry.value.as_deref().map(Arc::from);
+            let value: StateValue = entry.value().map(Arc::from);
             let known = self.keyed.truths[index].decided.contains(&(entry.key.as_ref().into(), value));
             self.require(known, "T5 store", index, -1, || {
                 format!("process {p} stores {entry:?}, which no transaction has committed")

@@ -97,7 +97,7 @@ impl World {
         let from = session.store.position;
         for record in &log.records {
             if (from..to).contains(&record.offset) && record.state == TransactionState::Committed {
-                session.store.insert(&record.key, record.value.as_ref());
+                session.store.insert(&record.key, record.value.as_ref(), Some(record.appended_ms));
             }
         }
         session.store.position = from.max(to);
@@ -132,7 +132,7 @@ impl World {
     fn restored(&mut self, p: usize, index: usize) {
         let Some(session) = self.processes[p].shell.keyed.sessions.get_mut(&index) else { return };
         let Some(found) = session.found.take() else { return };
-        let binding = session.store.content.get(&BINDING_KEY[..]).map(|value| Binding::decode(value));
+        let binding = session.store.content.get(&BINDING_KEY[..]).map(|row| Binding::decode(&row.value));
         let Ok(binding) = binding.transpose() else {
             return self.report_violation("T8 binding", "a damaged binding".into(), Some(index), -1);
         };

@@ -12,7 +12,14 @@ use super::super::trace::Seen;
 use super::super::world::{Event, World};
 
 /// Values by record key, the binding record included.
-pub(super) type Content = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+pub(super) type Content = BTreeMap<Arc<[u8]>, Row>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) value: Arc<[u8]>,
+    /// When the value was changed; `None`: not known.
+    pub(super) changed_ms: Option<i64>,
+}
 
 /// An open partition.
 #[derive(Debug, Default)]
@@ -76,14 +83,14 @@ impl Store {
     /// Whether these entries would change the content.
     fn differs(&self, entries: &[Entry]) -> bool {
         let is_new =
-            |entry: &&Entry| self.content.get(&entry.key[..]).map(AsRef::as_ref) != entry.value.as_deref();
+            |entry: &&Entry| self.content.get(&entry.key[..]).map(|row| &*row.value) != entry.value();
         entries.iter().filter(|entry| entry.key[..] != BINDING_KEY).any(|entry| is_new(&entry))
     }
 
-    pub(super) fn insert(&mut self, key: &Arc<[u8]>, value: Option<&Arc<[u8]>>) {
+    pub(super) fn insert(&mut self, key: &Arc<[u8]>, value: Option<&Arc<[u8]>>, changed_ms: Option<i64>) {
         self.has_records |= key[..] != BINDING_KEY;
         match value {
-            Some(value) => self.content.insert(Arc::clone(key), Arc::clone(value)),
+            Some(value) => self.content.insert(Arc::clone(key), Row { value: Arc::clone(value), changed_ms }),
             None => self.content.remove(key),
         };
     }
@@ -193,7 +200,8 @@ impl World {
         match task.work {
             Work::Load { call, lane, key } => {
                 let session = self.session(p, index).filter(|_| current);
-                let value = session.and_then(|session| session.store.content.get(&key).cloned());
+                let value = session
+                    .and_then(|session| session.store.content.get(&key).map(|row| Arc::clone(&row.value)));
                 self.state_loaded(p, call, lane, &key, current.then_some(value));
             }
             Work::Apply { entries, through } => {
@@ -209,9 +217,9 @@ impl World {
                 }
                 self.check_entries(p, index, &entries);
                 let Some(session) = self.session(p, index) else { return };
-                for Entry { key, value } in entries {
-                    let value = value.map(Arc::from);
-                    session.store.insert(&key.into(), value.as_ref());
+                for entry in entries {
+                    let value = entry.value().map(Arc::from);
+                    session.store.insert(&entry.key[..].into(), value.as_ref(), entry.changed_ms());
                 }
                 if let Some((position, complete_at)) = through {
                     (session.store.position, session.store.complete_at) = (position, complete_at);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use keylane_state::{BINDING_KEY, Entry as StoreEntry};
 
+use super::super::plan::MS;
 use super::super::planted::Planted;
 use super::super::transactions::{Attempt, Entry};
 use super::super::world::World;
@@ -38,9 +39,9 @@ impl World {
             let Some(session) = session else { continue };
             let binding = World::binding(&session.identity, entry.offset, &entry.metadata);
             let Some(states) = &mut session.states else { continue };
-            let mut entries = states.committed(entry.through);
-            let key = BINDING_KEY.as_slice().into();
-            entries.push(StoreEntry { key, value: Some(binding.as_ref().into()) });
+            let changed_ms = (attempt.begun_at / MS) as i64;
+            let mut entries = states.committed(entry.through, changed_ms);
+            entries.push(StoreEntry::new(&BINDING_KEY, Some(&binding), Some(changed_ms)));
             // The changelog ended there some time after the transaction was begun.
             let through = attempt.changelog_ends.get(&entry.partition).map(|&end| (end, attempt.begun_at));
             self.queue_task(p, entry.partition, Work::Apply { entries, through });
@@ -56,7 +57,7 @@ impl World {
             let of = Some(entry.ownership);
             let session = self.session(p, entry.partition).filter(|session| session.ownership == of);
             if let Some(states) = session.and_then(|session| session.states.as_mut()) {
-                states.committed(entry.through);
+                states.committed(entry.through, 0);
             }
         }
     }

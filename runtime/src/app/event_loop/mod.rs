@@ -142,6 +142,7 @@ impl EventLoop {
         busy |= self.receive_events();
         self.calling.submit();
         busy |= self.publish_backlog();
+        self.keyed.iter_mut().for_each(|keyed| keyed.search(self.now));
         busy |= self.read_partitions();
         if !busy && self.core.next_timeout().is_some_and(|at| at <= self.now.uptime) {
             self.feed(Input::Tick);
@@ -157,7 +158,8 @@ impl EventLoop {
     }
 
     fn sleep(&mut self) {
-        let others = [self.transacting.next_timeout(), Some(self.source.next_timeout())];
+        let next_search = self.keyed.as_ref().and_then(Keyed::next_search);
+        let others = [self.transacting.next_timeout(), Some(self.source.next_timeout()), next_search];
         let timeouts = std::iter::once(self.core.next_timeout()).chain(others);
         let next = timeouts.flatten().min();
         let limit = next.map_or(SLEEP_MAX, |at| at.saturating_sub(self.now.uptime).min(SLEEP_MAX));
@@ -228,7 +230,9 @@ impl EventLoop {
                     keyed::keep(keyed, ended, effects);
                 }
                 Action::DropEffects { ownership } => transacting.drop_effects(ownership),
-                Action::ForgetStates { .. } => {}
+                Action::ForgetStates { partition, ownership, number } => {
+                    keyed.iter_mut().for_each(|keyed| keyed.forget_states(partition, ownership, number));
+                }
                 Action::BeginTransaction { id, entries, claims, metadata } => {
                     let snapshot = Snapshot::new(entries, claims, metadata, keyed.as_mut());
                     transacting.begin(id, &snapshot, source.group_metadata(), now);

@@ -167,6 +167,11 @@ impl Reading {
 
     // -- records ------------------------------------------------------------------------------------
 
+    /// Keyed state: returns those of these record keys that have no event.
+    pub(super) fn without_events(&self, partition: Partition, keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
+        self.identities.iter().fold(keys, |keys, identities| identities.without_events(partition, keys))
+    }
+
     /// Reads once, within the permission. The rows are borrowed until the next read.
     pub(super) fn read(&mut self, source: &mut Source, permission: Permission, now: Duration) -> Read<'_> {
         let Reading { arena, filter, lane_rule, identities, record_key, rows, missing, .. } = self;

@@ -91,6 +91,7 @@ impl Parts {
             lane_key: LaneRule::description(lanes.ordering, &lanes.lane_key, lanes.no_key),
             version: state.version,
             cache_bytes: usize::try_from(state.cache / 2).unwrap_or(usize::MAX),
+            forget_after: state.forget_after,
         };
         Ok(Some(Keyed::new(settings, topics, reader, Arc::clone(&part.mailbox))))
     }

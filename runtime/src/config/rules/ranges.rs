@@ -36,6 +36,8 @@ pub(in crate::config) const STATE_BYTES: RangeInclusive<u64> = 1 << 6..=1 << 28;
 pub(in crate::config) const STATE_VERSION: RangeInclusive<u32> = 1..=u32::MAX;
 pub(in crate::config) const STATE_CACHE: RangeInclusive<u64> = 1 << 20..=1 << 40;
 pub(in crate::config) const STATE_KEEP: Millis = 0..=30 * 86_400_000;
+/// From the shortest interval between two searches for old states.
+pub(in crate::config) const STATE_FORGET: Millis = 1_000..=3650 * 86_400_000;
 /// A rebalance waits for revokes, too.
 pub(in crate::config) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 

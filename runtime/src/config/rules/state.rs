@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::super::Environment;
 use super::super::checked::{Checked, Cluster, KafkaConfig, NoKey, Ordering, StateConfig};
+use super::super::forget_after::ForgetAfter;
 use super::super::problem::Problems;
 use super::super::written_handler as written;
 use super::super::written_state::Keys;
@@ -52,6 +53,12 @@ pub(super) fn state(
         dir,
         cache: ranges::size(problems, &at("cache"), keys.cache, ranges::STATE_CACHE),
         keep_for: ranges::time(problems, &at("keep_for"), keys.keep_for, ranges::STATE_KEEP),
+        forget_after: match keys.forget_after {
+            ForgetAfter::Never => None,
+            ForgetAfter::After(age) => {
+                Some(ranges::time(problems, &at("forget_after"), age, ranges::STATE_FORGET))
+            }
+        },
     })
 }
 

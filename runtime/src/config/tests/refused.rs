@@ -194,7 +194,6 @@ fn grants() {
 #[test]
 fn settings_of_later_versions_are_refused_by_name() {
     for (line, section, name) in [
-        ("", "[handlers.orders.keys]\nforget_after = \"1d\"", "handlers.orders.keys.forget_after"),
         ("", "[handlers.orders.gates]", "handlers.orders.gates"),
         ("pipeline = true", "", "handlers.orders.pipeline"),
         ("consumers = 2", "", "handlers.orders.consumers"),

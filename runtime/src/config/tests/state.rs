@@ -1,6 +1,7 @@
 //! Keyed state.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{expect_accepted, expect_refused, with};
 
@@ -45,7 +46,21 @@ fn a_state_without_what_it_needs_is_refused() {
         &keys("topic = \"{group}.keys\""),
         &["`{group_id}` and `{topic}` are the only placeholders"],
     );
-    expect_refused(&keys("forget_after = \"1d\""), &["`handlers.orders.keys.forget_after` is not supported"]);
+    let forget_after = |value: &str| keys(&format!("forget_after = \"{value}\""));
+    expect_refused(&forget_after("999ms"), &["forget_after` must be between 1s and 9years", "not 999ms"]);
+    expect_refused(&forget_after("off"), &["`off` is not a duration", "write \"never\" or a duration"]);
+}
+
+#[test]
+fn a_state_is_kept_for_ever_unless_an_age_is_configured() {
+    let age = |keys: &str| {
+        let checked = expect_accepted(&with_state(keys));
+        checked.handlers[0].state.as_ref().expect("state is configured").forget_after
+    };
+    assert_eq!(age(""), None);
+    assert_eq!(age("[handlers.orders.keys]\nforget_after = \"never\""), None);
+    let day = Some(Duration::from_hours(24));
+    assert_eq!(age("[handlers.orders.keys]\nforget_after = \"1d\""), day);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! crash.
 
 mod cache;
+mod forgetting;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use foldhash::fast::RandomState;
 
 use crate::Entry;
 use cache::StateCache;
+use forgetting::CommittedSince;
 
 /// The value of a key record; `None`: the key has no state.
 pub type StateValue = Option<Arc<[u8]>>;
@@ -22,9 +24,12 @@ pub type StateValue = Option<Arc<[u8]>>;
 #[derive(Debug)]
 pub struct KeyStates {
     uncommitted: HashMap<Arc<[u8]>, Versions, RandomState>,
-    /// Every uncommitted state, in the order of the settle numbers. One event changes one key.
+    /// Every uncommitted state, in the order of the settle numbers. One event changes one key; one deletion of old states may
+    /// have many.
     changes: VecDeque<Change>,
     cache: StateCache,
+    /// The keys whose states were committed while the store searches for old ones.
+    committed_since: Option<CommittedSince>,
 }
 
 /// The uncommitted states of one key, with the numbers of the events that left them, ascending.
@@ -54,6 +59,7 @@ impl KeyStates {
             uncommitted: HashMap::default(),
             changes: VecDeque::new(),
             cache: StateCache::new(cache_bytes),
+            committed_since: None,
         }
     }
 
@@ -82,14 +88,18 @@ impl KeyStates {
     /// # Panics
     /// If the number is not above those before it.
     pub fn changed(&mut self, number: u64, key: &[u8], value: StateValue) {
-        let last = self.changes.back().map_or(0, |last| last.number);
-        assert!(number > last || self.changes.is_empty(), "settle number {number} after {last}");
+        self.require_above(number);
         let key = match self.uncommitted.get_key_value(key) {
             Some((key, _)) => Arc::clone(key),
             None => key.into(),
         };
         self.changes.push_back(Change { number, key: Arc::clone(&key) });
         self.uncommitted.entry(key).or_default().0.push_back((number, value));
+    }
+
+    fn require_above(&self, number: u64) {
+        let last = self.changes.back().map_or(0, |last| last.number);
+        assert!(number > last || self.changes.is_empty(), "settle number {number} after {last}");
     }
 
     /// Passes the key records of a transaction that claims the events up to this number to `each`: of each changed key the
@@ -107,7 +117,9 @@ impl KeyStates {
 
     /// Records that a transaction that claims the events up to this number was committed. Returns the entries for the
     /// store, the last of each key.
-    pub fn committed(&mut self, through: u64) -> Vec<Entry> {
+    ///
+    /// `changed_ms`: the time of the change, as the store keeps it, in milliseconds since 1970.
+    pub fn committed(&mut self, through: u64, changed_ms: i64) -> Vec<Entry> {
         let mut entries = Vec::new();
         while let Some(Change { number, key }) = self.changes.pop_front_if(|change| change.number <= through)
         {
@@ -118,7 +130,8 @@ impl KeyStates {
                 continue; // a later state of the key is committed, too
             }
             debug_assert!(next.is_none_or(|next| next > number), "versions ascend");
-            entries.push(Entry { key: key.as_ref().into(), value: value.as_deref().map(Box::from) });
+            entries.push(Entry::new(&key, value.as_deref(), Some(changed_ms)));
+            self.note_committed(&key);
             if next.is_none() {
                 self.uncommitted.remove(&key);
             }

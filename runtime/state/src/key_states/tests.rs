@@ -29,11 +29,12 @@ fn a_transaction_has_the_last_state_of_each_key_up_to_its_number() {
     assert_eq!(claimed(&states, 5), [entry("b", Some("b2")), entry("a", Some("a4"))]);
     assert_eq!(claimed(&states, 9), [entry("b", Some("b2")), entry("a", None)]);
     assert_eq!(states.get(b"a"), Some(None), "the handler sees what the last event has left");
-    let entries = states.committed(4);
+    let entries = states.committed(4, 70);
     assert_eq!(entries.len(), 2);
-    assert_eq!((entries[1].key.as_ref(), entries[1].value.as_deref()), (&b"a"[..], Some(&b"a4"[..])));
+    assert_eq!(entries[0].changed_ms(), Some(70));
+    assert_eq!((entries[1].key.as_ref(), entries[1].value()), (&b"a"[..], Some(&b"a4"[..])));
     assert_eq!((states.uncommitted(), claimed(&states, 9)), (1, vec![entry("a", None)]));
-    assert_eq!(states.committed(9).len(), 1);
+    assert_eq!(states.committed(9, 70).len(), 1);
     assert_eq!((states.get(b"a"), states.get(b"b")), (Some(None), Some(value("b2"))));
 }
 
@@ -45,9 +46,49 @@ fn only_what_is_unknown_is_taken_from_the_store() {
     states.changed(3, b"b", value("new"));
     states.loaded(b"b", value("old"));
     assert_eq!((states.get(b"a"), states.get(b"b")), (Some(value("stored")), Some(value("new"))));
-    states.committed(3);
+    states.committed(3, 70);
     states.loaded(b"b", value("old"));
     assert_eq!(states.get(b"b"), Some(value("new")));
+}
+
+fn keys(keys: &[&str]) -> Vec<Box<[u8]>> {
+    keys.iter().map(|key| key.as_bytes().into()).collect()
+}
+
+#[test]
+fn a_forgotten_state_is_deleted_and_a_later_change_is_newer() {
+    let mut states = KeyStates::new(1 << 20);
+    states.changed(1, b"c", value("c1"));
+    states.forgotten(2, keys(&["a", "b"]));
+    assert_eq!(states.get(b"a"), Some(None), "the next event finds no state");
+    states.changed(3, b"a", value("a3"));
+    assert_eq!(claimed(&states, 2), [entry("c", Some("c1")), entry("a", None), entry("b", None)]);
+    assert_eq!(claimed(&states, 3), [entry("c", Some("c1")), entry("b", None), entry("a", Some("a3"))]);
+    let entries = states.committed(2, 70);
+    let committed: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.value())).collect();
+    assert_eq!(committed, [(&b"c"[..], Some(&b"c1"[..])), (b"a", None), (b"b", None)]);
+    assert_eq!((states.uncommitted(), states.get(b"b")), (1, Some(None)));
+}
+
+#[test]
+fn a_state_that_changed_while_the_store_searched_is_not_forgotten() {
+    let mut states = KeyStates::new(0);
+    assert_eq!(states.end_scan(keys(&["a"])), None, "no search has begun");
+    states.changed(1, b"before", value("1"));
+    states.committed(1, 70);
+    states.changed(2, b"first", value("2"));
+    states.begin_scan();
+    states.changed(3, b"then", value("3"));
+    states.changed(4, b"uncommitted", value("4"));
+    states.committed(3, 70);
+    let expired = keys(&["before", "first", "old", "then", "uncommitted"]);
+    assert_eq!(states.end_scan(expired), Some(keys(&["before", "old"])));
+    states.begin_scan();
+    for number in 5..=100_010 {
+        states.changed(number, &number.to_be_bytes(), value("5"));
+    }
+    states.committed(100_010, 70);
+    assert_eq!(states.end_scan(keys(&["old"])), None, "too much has changed");
 }
 
 #[derive(Clone, Debug)]
@@ -86,11 +127,11 @@ proptest! {
                     let count = pending.len() * usize::from(percent) / 100;
                     let through = count.checked_sub(1).map_or(0, |last| pending[last].0);
                     let records = claimed(&states, through);
-                    let entries = states.committed(through);
+                    let entries = states.committed(through, 70);
                     prop_assert_eq!(records.len(), entries.len());
                     for ((key, value), entry) in records.iter().zip(&entries) {
                         prop_assert_eq!(key.as_slice(), entry.key.as_ref());
-                        prop_assert_eq!(value.as_deref(), entry.value.as_deref());
+                        prop_assert_eq!(value.as_deref(), entry.value());
                         store.insert(key[0], value.as_ref().map(|value| value[0]));
                     }
                     for (_, key, value) in pending.drain(..count) {

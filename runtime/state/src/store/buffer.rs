@@ -6,30 +6,30 @@ use foldhash::fast::RandomState;
 
 use super::types::{Entry, entry_bytes};
 
-/// A value, or its deletion.
-type Value = Option<Box<[u8]>>;
+/// The row of a key, or its deletion.
+type Row = Option<Box<[u8]>>;
 
 /// The newest entry of each key. A hash table, because a restore adds millions of entries; they are sorted once, when
 /// they are written, because a file is filled several times faster in the order of its keys.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    entries: HashMap<Box<[u8]>, Value, RandomState>,
+    entries: HashMap<Box<[u8]>, Row, RandomState>,
     bytes: usize,
 }
 
 impl Buffer {
     pub(super) fn add(&mut self, entry: Entry) {
-        let Entry { key, value } = entry;
+        let Entry { key, row } = entry;
         let length = key.len();
-        self.bytes += entry_bytes(&key, value.as_deref());
-        if let Some(replaced) = self.entries.insert(key, value) {
+        self.bytes += entry_bytes(&key, row.as_deref());
+        if let Some(replaced) = self.entries.insert(key, row) {
             self.bytes -= entry_bytes(&[], replaced.as_deref()) + length;
         }
     }
 
-    /// Returns the newest entry of a key; `None`: it is as in the file, `Some(None)`: it is deleted.
+    /// Returns the newest row of a key; `None`: it is as in the file, `Some(None)`: it is deleted.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.entries.get(key).map(|value| value.as_deref())
+        self.entries.get(key).map(|row| row.as_deref())
     }
 
     /// Returns the memory of the entries, as estimated by [`Entry::bytes`].
@@ -43,7 +43,7 @@ impl Buffer {
 
     /// Returns all entries in the order of their keys.
     pub(super) fn sorted(&self) -> Vec<(&[u8], Option<&[u8]>)> {
-        let entries = self.entries.iter().map(|(key, value)| (&**key, value.as_deref()));
+        let entries = self.entries.iter().map(|(key, row)| (&**key, row.as_deref()));
         let mut sorted: Vec<_> = entries.collect();
         sorted.sort_unstable_by_key(|&(key, _)| key);
         sorted
@@ -66,7 +66,8 @@ mod tests {
         for (key, value) in [("b", Some("1")), ("a", Some("long value")), ("b", None), ("a", Some("2"))] {
             buffer.add(entry(key, value));
         }
-        let expected: [(&[u8], Option<&[u8]>); 2] = [(b"a", Some(b"2")), (b"b", None)];
+        let last = entry("a", Some("2"));
+        let expected: [(&[u8], Option<&[u8]>); 2] = [(b"a", last.row.as_deref()), (b"b", None)];
         assert_eq!(buffer.sorted(), expected);
         assert_eq!(buffer.get(b"b"), Some(None));
         assert_eq!(buffer.get(b"c"), None);

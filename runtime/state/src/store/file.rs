@@ -1,6 +1,7 @@
 //! The file of one partition: a redb database of its entries, with a header.
 
 use std::io::ErrorKind;
+use std::ops::Bound;
 use std::time::Duration;
 
 use redb::{
@@ -9,6 +10,7 @@ use redb::{
 };
 
 use super::header::Header;
+use super::row;
 use super::storage::Storage;
 use super::types::FileIdentity;
 
@@ -164,10 +166,29 @@ impl File {
 pub(super) struct Reader(Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>);
 
 impl Reader {
+    /// Returns the value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
         let Some(table) = &self.0 else { return Ok(None) };
-        let value = table.get(key).map_err(fault)?;
-        Ok(value.map(|value| value.value().into()))
+        let Some(row) = table.get(key).map_err(fault)? else { return Ok(None) };
+        let not_a_row = || Fault::Damaged("a row has no time".to_owned());
+        row::value(row.value()).map(|value| Some(value.into())).ok_or_else(not_a_row)
+    }
+
+    /// Passes the keys after this one and their rows to `each`, in the order of the keys, until it returns false.
+    pub(super) fn each_after(
+        &self,
+        key: Option<&[u8]>,
+        mut each: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Fault> {
+        let Some(table) = &self.0 else { return Ok(()) };
+        let after = key.map_or(Bound::Unbounded, Bound::Excluded);
+        for entry in table.range::<&[u8]>((after, Bound::Unbounded)).map_err(fault)? {
+            let (key, row) = entry.map_err(fault)?;
+            if !each(key.value(), row.value()) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

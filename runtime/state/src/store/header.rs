@@ -1,7 +1,7 @@
 //! The header of a file: what it is a cache of, and up to where.
 //!
 //! ```text
-//! header := 0x01 partition:i32be id id offset:optional at_end_ms:optional
+//! header := 0x02 partition:i32be id id offset:optional at_end_ms:optional
 //! id     := 0x00 | 0x01 bytes[16]
 //! optional := 0x00 | 0x01 number:i64be
 //! ```
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::types::FileIdentity;
 
-const FORMAT: u8 = 1;
+/// Format 1 had values without times.
+const FORMAT: u8 = 2;
 
 /// How far a file's time may be ahead of the clock, which may have been set back a little.
 const AHEAD_MAX_MS: i64 = 60_000;

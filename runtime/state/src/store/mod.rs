@@ -2,7 +2,8 @@
 //!
 //! `StateStore` (the handle) sends tasks to the thread → `partitions` (all partitions and their memory) → `partition`
 //! (one partition) → `buffer` (entries that are not written yet) and `file` (a redb database with a `header`) → `storage`
-//! (a locked file, or memory). Until a partition has been
+//! (a locked file, or memory). The file has a `row` for each
+//! key, and `scan` finds old ones. Until a partition has been
 //! read to the end of its changelog, its entries are in `restore` and its `runs`.
 //!
 //! A file is never ahead of its changelog: only records of committed transactions are applied. It may be behind, by what
@@ -16,7 +17,9 @@ mod header;
 mod partition;
 mod partitions;
 mod restore;
+mod row;
 mod runs;
+mod scan;
 mod storage;
 mod types;
 
@@ -30,6 +33,7 @@ use std::thread::JoinHandle;
 
 use self::partition::{Load, Open};
 use self::partitions::{Partitions, Task};
+use self::scan::Scan;
 pub use self::types::{Entry, FileIdentity, SessionId, StoreEvent, StoreSpec};
 
 /// A store of states, and the thread that does its I/O. No call waits for it.
@@ -94,6 +98,14 @@ impl StateStore {
     /// that is over, or ends before the answer, is not answered.
     pub fn load(&self, partition: i32, session: SessionId, token: u64, keys: Vec<Box<[u8]>>) {
         self.send(Task::Load { partition, session, load: Load { token, keys } });
+    }
+
+    /// Does one step of a search for values that were changed before a time, in milliseconds since 1970, in the order of
+    /// the keys: [`StoreEvent::Scanned`]. `after`: where the step before has ended; `None`: from the beginning. What was
+    /// applied less than 10 s ago may be left out. Answered as a load is, and one at a time for
+    /// each partition.
+    pub fn scan(&self, partition: i32, session: SessionId, after: Option<Box<[u8]>>, changed_before_ms: i64) {
+        self.send(Task::Scan { partition, session, scan: Scan { after, changed_before_ms } });
     }
 
     /// Writes everything, and closes and unlocks the file: [`StoreEvent::Closed`]. If the file fails, it is tried once

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::buffer::Buffer;
-use super::file::{Fault, File, Trust};
+use super::file::{Fault, File, Reader, Trust};
 use super::header::Header;
 use super::restore::Restore;
+use super::row;
+use super::scan::{Found, Scan};
 use super::storage::{Located, Storage};
 use super::types::{Entry, FileIdentity, SessionId, StoreEvent, StoreSpec};
 
@@ -71,6 +73,7 @@ pub(super) struct Partition {
     /// Since when there has been something to write.
     unwritten_since: Option<Instant>,
     loads: VecDeque<Load>,
+    scan: Option<Scan>,
     /// The file fails; the next attempt is at this time.
     retry_at: Option<Instant>,
     /// Reports that are delayed while the file fails.
@@ -89,6 +92,7 @@ impl Partition {
             written: None,
             unwritten_since: None,
             loads: VecDeque::new(),
+            scan: None,
             retry_at: None,
             held: Vec::new(),
             open,
@@ -142,6 +146,11 @@ impl Partition {
             restore.begin_merge(now);
         }
         self.loads.push_back(load);
+    }
+
+    /// The step is done with the next work.
+    pub(super) fn scan(&mut self, scan: Scan) {
+        self.scan = Some(scan);
     }
 
     /// Delays a report until the file works again.
@@ -256,19 +265,28 @@ impl Partition {
             // The temporary file is needed until its entries are durable.
             self.restore = None;
         }
-        if self.loads.is_empty() {
+        if self.loads.is_empty() && self.scan.is_none() {
             return Ok(());
         }
-        let reader = file.reader()?;
+        self.read(&file.reader()?, emit)
+    }
+
+    /// Answers all loads, and does the step of a search.
+    fn read(&mut self, reader: &Reader, emit: &dyn Fn(StoreEvent)) -> Result<(), Fault> {
+        let (partition, session) = (self.open.partition, self.open.session);
         while let Some(load) = self.loads.front() {
             let values = load.keys.iter().map(|key| match self.buffer.get(key) {
-                Some(value) => Ok(value.map(Into::into)),
+                Some(row) => Ok(row.and_then(row::value).map(Into::into)),
                 None => reader.get(key),
             });
-            let values = values.collect::<Result<_, Fault>>()?;
-            let (partition, session, token) = (self.open.partition, self.open.session, load.token);
+            let (values, token) = (values.collect::<Result<_, Fault>>()?, load.token);
             emit(StoreEvent::Loaded { partition, session, token, values });
             self.loads.pop_front();
+        }
+        if let Some(scan) = &self.scan {
+            let Found { expired, next } = scan.step(reader, &self.buffer)?;
+            emit(StoreEvent::Scanned { partition, session, expired, next });
+            self.scan = None;
         }
         Ok(())
     }
@@ -296,6 +314,7 @@ impl Partition {
     pub(super) fn close(mut self, spec: &StoreSpec, now: Instant, emit: &dyn Fn(StoreEvent)) {
         // Loads of a session that ends are not answered.
         self.loads.clear();
+        self.scan = None;
         let held = mem::take(&mut self.held);
         let silent = |_: StoreEvent| {};
         // An interrupted restore leaves the file as it was, and begins again.

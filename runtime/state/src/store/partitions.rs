@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::partition::{Load, Open, Partition, Progress};
+use super::scan::Scan;
 use super::types::{Entry, SessionId, StoreEvent, StoreSpec};
 
 /// The least cache of a file, in bytes. Below it, even the upper pages of the tree are read again and again.
@@ -16,6 +17,7 @@ pub(super) enum Task {
     Apply { partition: i32, session: SessionId, entries: Vec<Entry>, through: Option<i64> },
     AtLogEnd { partition: i32, session: SessionId, now_ms: i64 },
     Load { partition: i32, session: SessionId, load: Load },
+    Scan { partition: i32, session: SessionId, scan: Scan },
     Close { partition: i32, session: SessionId },
 }
 
@@ -49,6 +51,13 @@ impl Partitions {
             Task::Load { partition, session, load } => {
                 let Some(current) = self.current(partition, session) else { return };
                 current.load(load, now);
+                if !current.is_failing() {
+                    self.work(partition, false, now);
+                }
+            }
+            Task::Scan { partition, session, scan } => {
+                let Some(current) = self.current(partition, session) else { return };
+                current.scan(scan);
                 if !current.is_failing() {
                     self.work(partition, false, now);
                 }

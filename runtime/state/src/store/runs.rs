@@ -1,9 +1,9 @@
 //! Sorted entries of a restore in a temporary file.
 //!
 //! ```text
-//! entry := key_length:u32be value_length:u32be key value
+//! entry := key_length:u32be row_length:u32be key row
 //! ```
-//! `value_length` 2^32 − 1 is a deletion.
+//! `row_length` 2^32 − 1 is a deletion.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -39,11 +39,11 @@ impl Runs {
         let start = self.runs.last().map_or(0, |run| run.end);
         let mut writer =
             BufWriter::with_capacity(WRITE_BUFFER, Segment { file: &self.file, at: start..u64::MAX });
-        for (key, value) in entries {
+        for (key, row) in entries {
             writer.write_all(&length(key)?.to_be_bytes())?;
-            writer.write_all(&value.map_or(Ok(DELETION), length)?.to_be_bytes())?;
+            writer.write_all(&row.map_or(Ok(DELETION), length)?.to_be_bytes())?;
             writer.write_all(key)?;
-            writer.write_all(value.unwrap_or_default())?;
+            writer.write_all(row.unwrap_or_default())?;
         }
         let end = writer.into_inner().map_err(io::IntoInnerError::into_error)?.at.start;
         self.runs.push(start..end);
@@ -166,9 +166,9 @@ fn read_entry(reader: &mut BufReader<Segment<Arc<File>>>) -> io::Result<Option<E
     if reader.buffer().is_empty() && segment.is_empty() {
         return Ok(None);
     }
-    let [mut key_length, mut value_length] = [[0; 4]; 2];
+    let [mut key_length, mut row_length] = [[0; 4]; 2];
     reader.read_exact(&mut key_length)?;
-    reader.read_exact(&mut value_length)?;
+    reader.read_exact(&mut row_length)?;
     let mut bytes = |length: [u8; 4]| {
         let length = u32::from_be_bytes(length);
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?].into_boxed_slice();
@@ -176,15 +176,15 @@ fn read_entry(reader: &mut BufReader<Segment<Arc<File>>>) -> io::Result<Option<E
         io::Result::Ok(bytes)
     };
     let key = bytes(key_length)?;
-    let is_deletion = u32::from_be_bytes(value_length) == DELETION;
-    let value = if is_deletion { None } else { Some(bytes(value_length)?) };
-    Ok(Some(Entry { key, value }))
+    let is_deletion = u32::from_be_bytes(row_length) == DELETION;
+    let row = if is_deletion { None } else { Some(bytes(row_length)?) };
+    Ok(Some(Entry { key, row }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::storage::unnamed_file;
-    use super::super::tests::{TempDir, entry};
+    use super::super::tests::TempDir;
     use super::*;
 
     #[test]
@@ -196,7 +196,9 @@ mod tests {
         runs.add(&[(b"b", None), (b"c", Some(b"2"))]).expect("written");
         runs.add(&[]).expect("written");
         runs.add(&[(b"b", Some(b"3")), (b"c", None)]).expect("written");
-        let expected = [entry("a", Some("1")), entry("b", Some("3")), entry("c", None), entry("d", Some(""))];
+        let merged = |key: &[u8], row: Option<&[u8]>| Entry { key: key.into(), row: row.map(Into::into) };
+        let expected =
+            [merged(b"a", Some(b"1")), merged(b"b", Some(b"3")), merged(b"c", None), merged(b"d", Some(b""))];
         for count in 1..=5 {
             let mut merge = runs.merge().expect("readable");
             let mut all = Vec::new();

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::row;
+
 /// How a store works.
 #[derive(Clone, Debug)]
 pub struct StoreSpec {
@@ -34,14 +36,30 @@ pub struct FileIdentity {
 pub struct Entry {
     /// The record key.
     pub key: Box<[u8]>,
-    /// The value; `None`: the key is deleted.
-    pub value: Option<Box<[u8]>>,
+    /// The row of the file; `None`: the key is deleted.
+    pub(super) row: Option<Box<[u8]>>,
 }
 
 impl Entry {
+    /// Creates the entry of a record. `value`: `None`, if the key is deleted. `changed_ms`: when it was changed, in
+    /// milliseconds since 1970; `None`: not known.
+    pub fn new(key: &[u8], value: Option<&[u8]>, changed_ms: Option<i64>) -> Entry {
+        Entry { key: key.into(), row: value.map(|value| row::encode(value, changed_ms)) }
+    }
+
+    /// Returns the value; `None`: the key is deleted.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.row.as_deref().and_then(row::value)
+    }
+
+    /// Returns when the value was changed, if that is known, in milliseconds since 1970.
+    pub fn changed_ms(&self) -> Option<i64> {
+        self.row.as_deref().and_then(row::changed_ms)
+    }
+
     /// Returns the memory that the entry uses while it is queued, in bytes, with an allowance for its allocations.
     pub fn bytes(&self) -> usize {
-        entry_bytes(&self.key, self.value.as_deref())
+        entry_bytes(&self.key, self.row.as_deref())
     }
 }
 
@@ -77,6 +95,17 @@ pub enum StoreEvent {
         token: u64,
         /// The values, in the order of the keys; `None`: there is no such key.
         values: Vec<Option<Box<[u8]>>>,
+    },
+    /// The answer to one `scan`.
+    Scanned {
+        /// The partition.
+        partition: i32,
+        /// The session of the call.
+        session: SessionId,
+        /// The keys with an older value.
+        expired: Vec<Box<[u8]>>,
+        /// Where the next step begins; `None`: the file has no more keys.
+        next: Option<Box<[u8]>>,
     },
     /// The entries of one `apply` have left the queue: later loads read them from the store. While a file fails and the
     /// store's memory is full, this is delayed, so that the caller stops reading. Each `apply` ends with this event, also

@@ -10,12 +10,17 @@ use super::families::{Families, labels};
 impl Metrics {
     pub(super) fn write_keyed_state(&self, families: &mut Families<'_>) -> fmt::Result {
         type Value = fn(&KeyedStateStatus) -> u64;
-        let counters: [(&str, &str, Value); 2] = [
+        let counters: [(&str, &str, Value); 3] = [
             ("keylane_state_restores", "Partitions whose keyed state was restored.", |state| state.restores),
             (
                 "keylane_state_restored_records",
                 "Records of changelogs that were read to restore keyed state.",
                 |state| state.restored_records,
+            ),
+            (
+                "keylane_state_forgotten",
+                "States that were not changed for `forget_after` and were deleted.",
+                |state| state.forgotten,
             ),
         ];
         for (name, help, value) in counters {

@@ -1,10 +1,11 @@
 //! Keyed state: restores the states of a partition before its ownership begins, gives each call the states of its lanes,
-//! and adds the changed states to transactions.
+//! and adds the changed states to transactions. States that were not changed for long are forgotten.
 //!
 //! *Invariants.* A partition starts only with states of the same transaction as its committed offset. A call sees what the
 //! last settled event of each key has left, whether it is committed or not. The stores contain only what is committed.
 
 mod calls;
+mod forgetting;
 mod partitions;
 mod records;
 mod view;
@@ -14,6 +15,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keylane_core::{CallId, Dispatch, Input, KeptEffects, Notice, Partition};
 use keylane_state::{StateRecord, StoreEvent};
@@ -26,6 +28,7 @@ use crate::source::{Source, StartPosition};
 use super::mailbox::{LoopEvent, Mailbox};
 use super::{Calling, EventLoop, Reading};
 use calls::StatefulCalls;
+use forgetting::Expired;
 use partitions::{OwnedStates, Resolved};
 pub(super) use records::KeyRecords;
 
@@ -54,6 +57,8 @@ pub(in crate::app) struct KeyedSettings {
     pub(in crate::app) version: u32,
     /// Memory for states that were used recently, of all partitions.
     pub(in crate::app) cache_bytes: usize,
+    /// How long a state is kept that does not change; `None`: for ever.
+    pub(in crate::app) forget_after: Option<Duration>,
 }
 
 /// The keyed state of one handler.
@@ -70,6 +75,11 @@ pub(in crate::app) struct Keyed {
     /// Number of restores so far, and of the records that they read.
     restores: u64,
     restored_records: u64,
+    /// When a search for old states must be continued, or checked. See `forgetting`.
+    search_at: Duration,
+    expired: Option<Expired>,
+    /// Number of states so far that were not changed for long and were deleted.
+    forgotten: u64,
 }
 
 impl Keyed {
@@ -91,6 +101,9 @@ impl Keyed {
             last_session: 0,
             restores: 0,
             restored_records: 0,
+            search_at: Duration::ZERO,
+            expired: None,
+            forgotten: 0,
         }
     }
 
@@ -136,6 +149,10 @@ impl EventLoop {
                     Ok(calls) => calls.into_iter().for_each(|call| self.calling.enqueue(call)),
                     Err(reason) => self.closing.stop(&self.log, reason),
                 }
+            }
+            StoreEvent::Scanned { partition, session, expired, next } => {
+                let partition = Partition { topic, number: partition };
+                self.old_states_found(partition, session, (expired, next));
             }
             StoreEvent::Lost { partition, session, .. } => {
                 keyed.store_lost(Partition { topic, number: partition }, session, self.now.wall_ms);

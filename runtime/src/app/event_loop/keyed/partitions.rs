@@ -9,6 +9,7 @@ use crate::changelog::RestoreRequest;
 use crate::source::StartPosition;
 
 use super::Keyed;
+use super::forgetting::Search;
 
 /// The token of the load of a binding record. Those of calls begin at 1.
 const BINDING_TOKEN: u64 = 0;
@@ -31,6 +32,8 @@ pub(super) struct OwnedStates {
     pub(super) held: Vec<CommittedEntries>,
     /// The binding record of the transaction that is undecided.
     pub(super) binding: Vec<u8>,
+    /// The search for old states.
+    pub(super) search: Search,
 }
 
 /// The entries of a committed transaction for the store.
@@ -101,6 +104,7 @@ impl Keyed {
             file_error: None,
             held: Vec::new(),
             binding: Vec::new(),
+            search: Search::default(),
         };
         self.owned.insert(partition, owned);
         self.share_cache();

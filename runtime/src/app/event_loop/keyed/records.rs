@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keylane_core::{CommitEntry, EffectClaim, KeptEffect, KeptEffects};
 use keylane_state::{BINDING_KEY, Entry, STATE_RECORD_OVERHEAD, StateRecord};
@@ -14,7 +15,7 @@ use super::Keyed;
 use super::partitions::{CommittedEntries, Step};
 
 /// Memory of an uncommitted state besides its key and value.
-const CHANGE_BYTES: usize = 160;
+pub(super) const CHANGE_BYTES: usize = 160;
 
 /// The key records of a transaction.
 pub(in crate::app::event_loop) type KeyRecords = Option<(Arc<RecordBatch>, Range<usize>)>;
@@ -111,10 +112,13 @@ impl Keyed {
             let Some(ownership) = owned.ownership else { continue };
             let Some((_, states)) = self.topics.get(usize::from(partition.topic)) else { continue };
             if let Some(claim) = claims.iter().find(|claim| claim.ownership == ownership) {
-                let mut entries = owned.states.committed(claim.through.0);
+                let mut entries = owned.states.committed(claim.through.0, *began_ms);
+                if let Some(states) = owned.deletion_committed(claim.through.0) {
+                    self.forgotten += states;
+                    self.search_at = Duration::ZERO; // the search continues
+                }
                 let through = states.changelog.as_ref().and_then(|changelog| {
-                    let value = Some(owned.binding.as_slice().into());
-                    entries.push(Entry { key: BINDING_KEY.as_slice().into(), value });
+                    entries.push(Entry::new(&BINDING_KEY, Some(&owned.binding), Some(*began_ms)));
                     let mut written = written.iter().filter(|written| written.topic == changelog.topic);
                     let last = written.find(|written| written.partition == partition.number)?;
                     Some(last.offset + 1)

@@ -1,7 +1,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use keylane_core::{EffectClaim, OwnershipId, SettleNumber};
+use keylane_core::{EffectClaim, Now, OwnershipId, SettleNumber};
 use keylane_state::{Entry, StoreSpec};
 
 use super::super::transacting::CommittedClaims;
@@ -17,8 +17,12 @@ const TOKEN: u64 = 77;
 
 /// Keyed state whose store is in memory and without a changelog, and the events of the store.
 fn keyed() -> (Keyed, Receiver<StoreEvent>) {
+    keyed_with(1 << 20, None)
+}
+
+fn keyed_with(cache_bytes: usize, forget_after: Option<Duration>) -> (Keyed, Receiver<StoreEvent>) {
     let (sender, events) = channel();
-    let spec = StoreSpec { dir: None, cache_bytes: 1 << 20, trusted_for: Duration::from_secs(60) };
+    let spec = StoreSpec { dir: None, cache_bytes, trusted_for: Duration::from_secs(60) };
     let store = LocalStore::start(spec, move |event| sender.send(event).expect("the test receives events"));
     let settings = KeyedSettings {
         handler: "t".to_owned(),
@@ -27,6 +31,7 @@ fn keyed() -> (Keyed, Receiver<StoreEvent>) {
         lane_key: "key".to_owned(),
         version: 1,
         cache_bytes: 0,
+        forget_after,
     };
     let topics = vec![TopicStates { store: Arc::new(store.expect("a thread")), changelog: None }];
     let mailbox = Arc::new(Mailbox::new(Wake::new().expect("a file descriptor")));
@@ -72,7 +77,7 @@ fn what_is_committed_while_a_lost_file_is_restored_is_newer_than_what_is_restore
     keyed.committed(&CommittedClaims { claims, written: Vec::new(), began_ms: 0 });
     // The reader of the changelog is behind: it finds the former state of the key.
     let request = request(&keyed);
-    let former = Entry { key: KEY.into(), value: Some(b"former".as_slice().into()) };
+    let former = Entry::new(KEY, Some(b"former"), None);
     keyed.topics[0].1.store.apply(0, request.session, vec![former], None);
     keyed.restored(request, true);
     keyed.topics[0].1.store.load(0, request.session, TOKEN, vec![KEY.into()]);
@@ -80,6 +85,75 @@ fn what_is_committed_while_a_lost_file_is_restored_is_newer_than_what_is_restore
         if let StoreEvent::Loaded { token: TOKEN, values, .. } = event { Some(values) } else { None }
     });
     assert_eq!(loaded.expect("an answer")[0].as_deref(), Some(&b"new"[..]));
+}
+
+/// A transaction that claims the changes up to this number was committed.
+fn commit(keyed: &mut Keyed, through: u64, began_ms: i64) {
+    let claims = vec![EffectClaim { ownership: OWNERSHIP, through: SettleNumber(through) }];
+    keyed.committed(&CommittedClaims { claims, written: Vec::new(), began_ms });
+}
+
+fn change(keyed: &mut Keyed, number: u64, key: &[u8]) {
+    let states = &mut keyed.owned.get_mut(&P0).expect("an owned partition").states;
+    states.changed(number, key, Some(b"state".as_slice().into()));
+}
+
+/// Handles the answer to the step of a search that has begun. `busy`: a key with an event. Returns what the core is given.
+fn scanned(
+    keyed: &mut Keyed,
+    events: &Receiver<StoreEvent>,
+    busy: &[u8],
+    now: Now,
+) -> Option<(OwnershipId, u64)> {
+    let event = events.iter().find(|event| matches!(event, StoreEvent::Scanned { .. }));
+    let Some(StoreEvent::Scanned { session, expired, next, .. }) = event else { panic!("{event:?}") };
+    let unused = |mut keys: Vec<Box<[u8]>>| {
+        keys.retain(|key| **key != *busy);
+        keys
+    };
+    keyed.scanned((P0, session), (expired, next), unused, now)
+}
+
+#[test]
+fn only_a_state_that_is_old_and_unused_is_forgotten() {
+    const AGE: Duration = Duration::from_mins(10);
+    // Without memory, the store writes everything to its file at once.
+    let (mut keyed, events) = keyed_with(0, Some(AGE));
+    begin(&mut keyed, &events);
+    let keys = [b"\x01old", b"\x01bsy", b"\x01new", b"\x01now"];
+    (1..).zip(keys).for_each(|(number, key)| change(&mut keyed, number, key));
+    commit(&mut keyed, 2, 1_000);
+    commit(&mut keyed, 4, 2_000);
+    let at = |seconds: u64, wall_ms: i64| Now { uptime: Duration::from_secs(seconds), wall_ms };
+    keyed.search(at(1, 601_001));
+    keyed.search(at(60, 601_001));
+    assert_eq!(keyed.next_search(), Some(Duration::from_secs(61)), "the first search begins a minute later");
+    let now = at(62, 602_001);
+    keyed.search(now);
+    change(&mut keyed, 5, b"\x01new");
+    commit(&mut keyed, 5, 700_000);
+    change(&mut keyed, 6, b"\x01now");
+    let found = scanned(&mut keyed, &events, b"\x01bsy", now).expect("an old state");
+    assert!(found.0 == OWNERSHIP && found.1 > 100, "{found:?}");
+    keyed.forget_states(P0, OWNERSHIP, SettleNumber(7));
+    let owned = keyed.owned.get_mut(&P0).expect("an owned partition");
+    assert_eq!(owned.states.get(b"\x01old"), Some(None));
+    let mut records = Vec::new();
+    owned.states.claimed(7, |key, value| records.push((key.to_vec(), value.is_some())));
+    assert_eq!(records, [(b"\x01now".to_vec(), true), (b"\x01old".to_vec(), false)]);
+    keyed.search(at(63, 603_000));
+    assert_eq!(
+        (keyed.forgotten, keyed.next_search()),
+        (0, Some(Duration::from_secs(64))),
+        "not committed yet"
+    );
+    commit(&mut keyed, 7, 700_000);
+    assert_eq!((keyed.forgotten, keyed.next_search()), (1, Some(Duration::ZERO)));
+    keyed.search(at(122, 603_001));
+    assert!(scanned(&mut keyed, &events, b"", at(122, 603_001)).is_some(), "the key without events now");
+    keyed.expired = None; // the core refuses: the states stay
+    keyed.search(at(182, 603_001));
+    assert!(scanned(&mut keyed, &events, b"", at(182, 603_001)).is_some());
 }
 
 #[test]

@@ -25,6 +25,7 @@ impl Keyed {
             loading_calls: self.calls.waiting() as u64,
             restores: self.restores,
             restored_records: self.restored_records,
+            forgotten: self.forgotten,
             restoring: restoring.collect(),
             failed: failed.collect(),
         }

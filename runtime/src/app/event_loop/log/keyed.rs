@@ -51,6 +51,7 @@ impl HandlerLog {
             }
             StoreEvent::Opened { .. }
             | StoreEvent::Loaded { .. }
+            | StoreEvent::Scanned { .. }
             | StoreEvent::Applied { .. }
             | StoreEvent::Closed { .. } => {}
         }

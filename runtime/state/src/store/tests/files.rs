@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::FileExt;
 
+use redb::ReadableTable as _;
+
 use super::*;
 
 fn file(dir: &TempDir) -> PathBuf {
@@ -210,4 +212,29 @@ fn a_store_in_memory_keeps_values_until_the_close() {
     store.close();
     assert_eq!(store.opened(), (None, None));
     store.check_values(&["ada"], &[None]);
+}
+
+/// Format 1 had values without times.
+#[test]
+fn a_file_of_an_older_format_is_not_used() {
+    let dir = TempDir::new("format");
+    let mut store = Store::new(&dir);
+    store.fill(7);
+    set_format(&file(&dir), 1);
+    let note = "it was never complete, or has another format";
+    assert_eq!(store.opened(), (None, Some(note.to_owned())));
+    store.check_values(&["ada"], &[None]);
+}
+
+fn set_format(path: &Path, format: u8) {
+    const HEADER: redb::TableDefinition<'static, &str, &[u8]> = redb::TableDefinition::new("header");
+    let database = redb::Database::open(path).expect("a file");
+    let transaction = database.begin_write().expect("writable");
+    {
+        let mut table = transaction.open_table(HEADER).expect("a table");
+        let mut bytes = table.get("header").expect("readable").expect("a header").value().to_vec();
+        bytes[0] = format;
+        table.insert("header", bytes.as_slice()).expect("written");
+    }
+    transaction.commit().expect("written");
 }

@@ -2,6 +2,7 @@ mod failing;
 mod files;
 mod model;
 mod restores;
+mod scans;
 mod sessions;
 mod thread;
 
@@ -40,7 +41,11 @@ impl Drop for TempDir {
 }
 
 pub(super) fn entry(key: &str, value: Option<&str>) -> Entry {
-    Entry { key: key.as_bytes().into(), value: value.map(|value| value.as_bytes().into()) }
+    entry_at(START_MS, key, value)
+}
+
+fn entry_at(changed_ms: i64, key: &str, value: Option<&str>) -> Entry {
+    Entry::new(key.as_bytes(), value.map(str::as_bytes), Some(changed_ms))
 }
 
 fn spec(dir: Option<&TempDir>, cache_bytes: usize) -> StoreSpec {

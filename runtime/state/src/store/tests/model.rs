@@ -41,8 +41,8 @@ struct Model {
 impl Model {
     fn append(&mut self, entries: &[Entry]) -> i64 {
         for entry in entries {
-            match entry.value.clone() {
-                Some(value) => drop(self.values.insert(entry.key.clone(), value)),
+            match entry.value() {
+                Some(value) => drop(self.values.insert(entry.key.clone(), value.into())),
                 None => drop(self.values.remove(&entry.key)),
             }
         }
@@ -74,8 +74,10 @@ fn check(name: &str, cache_bytes: usize, steps: Vec<Step>) {
     for (token, step) in (0u64..).zip(steps) {
         let events = match step {
             Step::Apply(records) => {
-                let value = |value: u8| vec![value; 50].into();
-                let entries = records.into_iter().map(|(k, v)| Entry { key: key(k), value: v.map(value) });
+                let entry = |(k, v): (u8, Option<u8>)| {
+                    Entry::new(&key(k), v.map(|value| vec![value; 50]).as_deref(), None)
+                };
+                let entries = records.into_iter().map(entry);
                 let entries: Vec<Entry> = entries.collect();
                 let end = model.append(&entries);
                 let events = store.apply(entries, Some(end));
