@@ -49,6 +49,8 @@ pub(crate) struct Shell {
     pub(super) settled: BTreeMap<(u64, i64), Settled>,
     /// Per number of kept effects: the input of the core at which they were kept.
     input_of: BTreeMap<u64, u64>,
+    /// The last effects that were kept, published or not.
+    last_kept: Option<Effect>,
     /// Inputs of the core so far.
     pub(crate) inputs: u64,
     /// Per partition: the offset and metadata that the coordinator had stored when this process last read or wrote
@@ -159,6 +161,7 @@ impl World {
             let shell = &mut self.processes[p].shell;
             let input = shell.inputs;
             shell.input_of.insert(number, input);
+            shell.last_kept = Some(effect);
             if publishes {
                 shell.kept.insert((number, row.offset), effect);
             }
@@ -219,7 +222,7 @@ impl World {
 
     /// Events that one call has done in one lane share a state, and so a number.
     fn shares_number(&self, p: usize, kept: &KeptEffects, row: &CallRow) -> bool {
-        let last = self.processes[p].shell.kept.last_key_value().map(|(_, effect)| effect);
+        let last = self.processes[p].shell.last_kept;
         let same_lane = last.is_none_or(|last| {
             (last.number, last.ownership, last.lane) == (kept.number.0, row.ownership, row.lane)
                 && last.offset < row.offset
