@@ -116,6 +116,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::StatesNumberedApart
         | Planted::StatesDroppedOnAbort
         | Planted::StatesKept => &["T3 state"],
+        Planted::ForgottenOverNewer | Planted::ForgottenInUse => &["T3 state", "T3 forgotten"],
         // Or a file becomes older than its position.
         Planted::OldStoreTask => &["T3 state", "T5 store"],
         Planted::OverlayStored => &["T5 store"],

@@ -106,9 +106,13 @@ pub(crate) enum Planted {
     StatesDroppedOnAbort,
     /// Keeps the states of an ownership for the next one, which may begin in place.
     StatesKept,
+    /// Forgets states as they were found, although some have changed since.
+    ForgottenOverNewer,
+    /// Forgets states of keys that have events.
+    ForgottenInUse,
 }
 
-pub(crate) const ALL: [Planted; 49] = [
+pub(crate) const ALL: [Planted; 51] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -158,4 +162,6 @@ pub(crate) const ALL: [Planted; 49] = [
     Planted::StatesNumberedApart,
     Planted::StatesDroppedOnAbort,
     Planted::StatesKept,
+    Planted::ForgottenOverNewer,
+    Planted::ForgottenInUse,
 ];

@@ -290,6 +290,13 @@ impl Process {
         self.queue.range(from..=to).next().is_some()
     }
 
+    /// Whether an event of the key is kept.
+    pub(crate) fn has_events(&self, partition: usize, key: u64) -> bool {
+        let lane = Lane::Key(key);
+        let (from, to) = ((partition, lane, i64::MIN, 0), (partition, lane, i64::MAX, u64::MAX));
+        self.queue.range(from..=to).next().is_some()
+    }
+
     /// Frees the slot. `None`: the slot was already free, or never used.
     pub(crate) fn release(&mut self, arena_slot: ArenaSlot) -> Option<(usize, i64)> {
         let Kept { partition, lane, offset, .. } = self.arena.get_mut(arena_slot.0 as usize)?.take()?;

@@ -201,6 +201,9 @@ coverage! {
     StoreTasksDropped 1_000
     StoreTasksOutdated 10
     DeletionsCompacted 900
+    StatesForgotten 3_000
+    StatesChangedMeanwhile 4_000
+    DeletionsRefused 3_000
 }
 
 #[derive(Clone, Debug)]

@@ -71,6 +71,10 @@ pub(crate) enum Event {
     LookedUp(usize, usize, LookUpId, LookUpAnswer),
     /// The changelog of a partition is read, for the opening of its store with this number.
     Restore(usize, usize, u64),
+    /// A process searches for old states, in this session of the store.
+    Search(usize, usize, u64),
+    /// The store has found these.
+    Scanned(usize, usize, u64, Vec<Box<[u8]>>),
     /// The store of a process has work to do.
     Store(usize, keyed::Task),
     Poll(usize, usize),
@@ -125,6 +129,8 @@ impl Event {
             | Event::Join(p)
             | Event::LookedUp(p, ..)
             | Event::Restore(p, ..)
+            | Event::Search(p, ..)
+            | Event::Scanned(p, ..)
             | Event::Store(p, _)
             | Event::Poll(p, _)
             | Event::SeekFailed(p, ..)
@@ -275,6 +281,8 @@ impl World {
             Event::Lookup(p, partition, id) => self.look_up(p, partition, id),
             Event::LookedUp(p, partition, id, answer) => self.looked_up(p, partition, id, answer),
             Event::Restore(p, partition, session) => self.restore(p, partition, session),
+            Event::Search(p, partition, session) => self.search(p, partition, session),
+            Event::Scanned(p, partition, session, found) => self.scanned(p, partition, session, found),
             Event::Store(p, task) => self.do_task(p, task),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
             Event::SeekFailed(p, partition, epoch) => self.report_seek_failed(p, partition, epoch),

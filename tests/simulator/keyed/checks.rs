@@ -1,4 +1,5 @@
-//! What holds for states: a committed transaction leaves the fold of the events that are claimed as done, an ownership
+//! What holds for states: a committed transaction leaves the fold of the events that are claimed as done since a state was
+//! forgotten last, which is old then, an ownership
 //! begins with that fold, and a store contains nothing that no transaction has committed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,6 +7,7 @@ use std::sync::Arc;
 
 use keylane_state::{BINDING_KEY, Binding, Entry, Mismatch, StateValue};
 
+use super::super::plan::Micros;
 use super::super::transactions::Entry as TransactionEntry;
 use super::super::world::World;
 use super::fold;
@@ -16,6 +18,8 @@ use super::store::Content;
 pub(super) struct Truth {
     /// The folds of the events that are claimed as done.
     pub(super) states: BTreeMap<u64, StateValue>,
+    /// When the event settled that has changed a state last.
+    pub(super) changed_at: BTreeMap<u64, Micros>,
     /// The offset and metadata of the last transaction.
     pub(super) bound: Option<(i64, Vec<u8>)>,
     /// Every key and value of a transaction that is committed, or is going to be.
@@ -24,11 +28,15 @@ pub(super) struct Truth {
 
 impl World {
     /// An event is claimed as done by a transaction that takes effect now. Events of a lane come in their order.
-    pub(crate) fn fold_done(&mut self, index: usize, offset: i64) {
+    pub(crate) fn fold_done(&mut self, index: usize, offset: i64, settled_at: Micros) {
         let Some(key) = self.logs[index].record(offset).and_then(|record| record.key) else { return };
         if self.is_keyed() {
-            let state = self.keyed.truths[index].states.entry(key).or_default();
-            *state = fold::after(state, key, offset);
+            let truth = &mut self.keyed.truths[index];
+            let state = truth.states.entry(key).or_default();
+            let before = std::mem::replace(state, fold::after(state, key, offset));
+            if *state != before {
+                truth.changed_at.insert(key, settled_at);
+            }
         }
     }
 

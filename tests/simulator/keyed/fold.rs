@@ -29,6 +29,11 @@ pub(super) fn record_key(key: u64) -> Arc<[u8]> {
     bytes.into()
 }
 
+/// The key of a record of a state.
+pub(super) fn key_of(record_key: &[u8]) -> u64 {
+    record_key.last_chunk().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes))
+}
+
 fn mix(mut number: u64) -> u64 {
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -5,13 +5,14 @@
 //! where the file in `store` ends, and compares the binding with the committed offset → `calls` gives the states to calls,
 //! and `fold` changes them → `transactions` adds the key records to a transaction, and passes them to the store when it is
 //! committed → `checks` compares every committed transaction, every start and every store with the events that are done.
-//! `operator` resets offsets while nobody runs, and repairs the partitions that do not start. States, records and the
+//! `forgetting` deletes states that were not changed for long. `operator` resets offsets while nobody runs, and repairs the partitions that do not start. States, records and the
 //! comparison are those of `keylane-state`.
 
 mod calls;
 mod changelog;
 mod checks;
 mod fold;
+mod forgetting;
 mod operator;
 mod restore;
 mod store;
@@ -30,6 +31,7 @@ use super::world::World;
 use calls::{CallStates, Change};
 use changelog::Changelog;
 use checks::Truth;
+use forgetting::Deletion;
 use operator::Visit;
 use restore::Session;
 use store::Disk;
@@ -39,6 +41,9 @@ pub(crate) use store::Task;
 
 /// Percentage of transactional seeds with keyed state.
 const KEYED: u64 = 40;
+
+/// Percentage of these in which old states are forgotten.
+const FORGETTING: u64 = 50;
 
 const CLASSES: [Class; 2] = [Class::StoreSlow, Class::StoreFiles];
 
@@ -50,6 +55,8 @@ pub(crate) struct KeyedPlan {
     hosts: usize,
     /// How long compaction keeps a deletion.
     deletions_kept: Micros,
+    /// How long a state is kept that does not change; `None`: for ever.
+    forget_after: Option<Micros>,
 }
 
 /// What exists outside of processes.
@@ -74,6 +81,8 @@ pub(crate) struct KeyedShell {
     calls: BTreeMap<(u32, u32), CallStates>,
     /// By call and row: the states that the results of a call contain, until the core keeps them.
     changes: BTreeMap<((u32, u32), u32), Change>,
+    /// The deletions of old states that no transaction has published.
+    deletions: Vec<Deletion>,
     /// For a planted bug: the states of ownerships that have ended.
     of_ended: BTreeMap<usize, KeyStates>,
     /// For a planted bug: the ends of changelogs.
@@ -107,11 +116,18 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
         hosts: rng.range(1, 3) as usize,
         cache_bytes: rng.pick(&[0, 0, 600, 1 << 20]),
         deletions_kept: rng.range(2, 16) * SECOND / 2,
+        forget_after: draw_forgetting(seed),
     });
     if !plan.classes().is_empty() {
         let chance = rng.range(30, 70);
         plan.enable(CLASSES.into_iter().filter(|_| rng.percent(chance)).collect());
     }
+}
+
+/// The draw does not change what the seed is otherwise.
+fn draw_forgetting(seed: u64) -> Option<Micros> {
+    let mut rng = Rng::new(seed ^ 0x666f_7267_6f74_7465);
+    rng.percent(FORGETTING).then(|| rng.range(SECOND / 5, 4 * SECOND))
 }
 
 impl World {

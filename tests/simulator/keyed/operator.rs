@@ -130,6 +130,7 @@ impl World {
         self.append_of_operator(&records);
         let truth = &mut self.keyed.truths[index];
         truth.states.clear();
+        truth.changed_at.clear();
         truth.bound = Some((offset, Vec::new()));
         self.set_claimed(index, Coverage::up_to(offset));
         let sent = self.trace.lines.len() as u64;

@@ -12,6 +12,7 @@ use super::super::planted::Planted;
 use super::super::trace::Seen;
 use super::super::transactions::TransactionState;
 use super::super::world::{Event, World};
+use super::forgetting::Forgetting;
 use super::store::Store;
 
 /// The states of a partition, from the look-up of its start to the end of its ownership.
@@ -29,6 +30,7 @@ pub(super) struct Session {
     /// `None`: they are not restored.
     pub(super) states: Option<KeyStates>,
     pub(super) ownership: Option<u64>,
+    pub(super) forgetting: Forgetting,
 }
 
 impl World {
@@ -64,6 +66,7 @@ impl World {
             store: Store::default(),
             states: None,
             ownership: None,
+            forgetting: Forgetting::default(),
         };
         self.processes[p].shell.keyed.sessions.insert(index, session);
         let mut delay = self.rng.range(MS, 10 * MS);
@@ -173,7 +176,9 @@ impl World {
         }
         if let Some(session) = self.session(p, index).filter(|session| session.states.is_some()) {
             session.ownership = Some(ownership);
+            let id = session.id;
             self.check_start(p, index);
+            self.search_later(p, index, id);
         } else {
             let text = format!("process {p} begins ownership {ownership} without states");
             self.report_violation("T8 start", text, Some(index), -1);

@@ -77,6 +77,10 @@ pub(super) enum Work {
         lane: usize,
         key: Arc<[u8]>,
     },
+    /// A search for old values.
+    Scan {
+        changed_before_ms: i64,
+    },
 }
 
 impl Store {
@@ -204,6 +208,8 @@ impl World {
                     .and_then(|session| session.store.content.get(&key).map(|row| Arc::clone(&row.value)));
                 self.state_loaded(p, call, lane, &key, current.then_some(value));
             }
+            Work::Scan { changed_before_ms } if current => self.scan(p, index, changed_before_ms),
+            Work::Scan { .. } => {}
             Work::Apply { entries, through } => {
                 if !current {
                     self.saw(Seen::StoreTasksDropped);

@@ -41,6 +41,7 @@ impl World {
             let Some(states) = &mut session.states else { continue };
             let changed_ms = (attempt.begun_at / MS) as i64;
             let mut entries = states.committed(entry.through, changed_ms);
+            session.forgetting.deleting.take_if(|number| *number <= entry.through);
             entries.push(StoreEntry::new(&BINDING_KEY, Some(&binding), Some(changed_ms)));
             // The changelog ended there some time after the transaction was begun.
             let through = attempt.changelog_ends.get(&entry.partition).map(|&end| (end, attempt.begun_at));

@@ -87,6 +87,8 @@ impl World {
             return self.report_violation("I8 commit safety", text, Some(index), offset);
         };
         let before = std::mem::replace(&mut self.brokers.claimed[index], now.clone());
+        // None of their keys had an event or an uncommitted change, so events of them settled later.
+        self.fold_deletions(p, entry);
         let mut counts: BTreeMap<i64, u32> = BTreeMap::new();
         for effect in effects.iter().filter(|effect| effect.partition == index) {
             *counts.entry(effect.offset).or_default() += 1;
@@ -125,7 +127,7 @@ impl World {
                 format!("process {p} claims {offset}, {settled:?}, with {effects} effects: {entry:?}")
             });
             if settled.is_done {
-                self.fold_done(index, offset);
+                self.fold_done(index, offset, settled.at);
             }
             if !settled.publishes {
                 self.skip_output_of(index, offset);
@@ -175,10 +177,12 @@ impl World {
             record.outcomes += u32::from(record.outcomes == 0 && now.covers(record.offset));
             let settled = self.processes[p].shell.settled.get(&(entry.ownership, record.offset));
             let is_new = now.covers(record.offset) && !before.covers(record.offset);
-            done.extend(settled.filter(|settled| settled.is_done && is_new).map(|_| record.offset));
+            let settled = settled.filter(|settled| settled.is_done && is_new);
+            done.extend(settled.map(|settled| (record.offset, settled.at)));
         }
-        for offset in done {
-            self.fold_done(index, offset);
+        self.fold_deletions(p, entry);
+        for (offset, settled_at) in done {
+            self.fold_done(index, offset, settled_at);
         }
         self.brokers.claimed[index] = now;
     }

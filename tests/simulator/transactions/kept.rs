@@ -6,6 +6,7 @@ use keylane_core::{FailedEvent, KeptEffect, KeptEffects, OwnershipId, Reason};
 
 use super::super::keyed::KeyedShell;
 use super::super::log::Lane;
+use super::super::plan::Micros;
 use super::super::process::{CallRow, key_of};
 use super::super::trace::Seen;
 use super::super::world::World;
@@ -38,6 +39,7 @@ pub(super) struct Settled {
     pub(super) is_done: bool,
     /// The input of the core at which it settled.
     input: u64,
+    pub(super) at: Micros,
 }
 
 /// What a transactional process has beside its core.
@@ -98,8 +100,8 @@ impl Shell {
 impl World {
     /// Records an event that settles when the core handles the next input.
     fn record_settled(&mut self, p: usize, ownership: u64, offset: i64, settled: Settled) {
-        let shell = &mut self.processes[p].shell;
-        let settled = Settled { input: shell.inputs, ..settled };
+        let (now, shell) = (self.now, &mut self.processes[p].shell);
+        let settled = Settled { input: shell.inputs, at: now, ..settled };
         shell.settled.insert((ownership, offset), settled);
     }
 
@@ -115,7 +117,7 @@ impl World {
                 has_effects: row.has_outputs || row.changes_state,
                 publishes: row.has_outputs,
                 is_done: true,
-                input: 0,
+                ..Settled::default()
             };
             self.record_settled(p, row.ownership, row.offset, settled);
             self.processes[p].shell.inputs -= 1;
