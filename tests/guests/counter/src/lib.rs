@@ -5,7 +5,8 @@
 //!
 //! The value of an event may be a command, which follows the output: `delete` deletes the state, `large:BYTES` makes the
 //! state this long, with spaces at its end (until the next event of the key), `retry`, `retry-once` (in the first attempt)
-//! and `reject` fail the event, and `trap` panics. Any other value only counts.
+//! and `reject` fail the event, and `trap` panics. `read` does not count: the output has the number so far. Any other value
+//! only counts.
 
 use keylane_sdk::{Effects, Event, OrFail, Result, State, reject, retry};
 
@@ -33,12 +34,20 @@ impl State for Counter {
 
 #[expect(clippy::panic, reason = "a panic is one of the commands")]
 fn handle(event: &Event<'_>, state: &mut Option<Counter>, effects: &mut Effects) -> Result {
+    let command = event.value().map(std::str::from_utf8).transpose()?.unwrap_or_default();
+    let (key, offset) = (event.key_text()?, event.offset());
+    let mut emit = |n: u64| {
+        effects.emit("out").key(key).value(format!(r#"{{"key":{key:?},"n":{n},"offset":{offset}}}"#));
+    };
+    if command == "read" {
+        emit(state.as_ref().map_or(0, |counter| counter.n));
+        return Ok(());
+    }
     let counter = state.get_or_insert_default();
     counter.n += 1;
-    counter.checksum = counter.checksum.wrapping_mul(31).wrapping_add(event.offset());
-    let (key, n, offset) = (event.key_text()?, counter.n, event.offset());
-    effects.emit("out").key(key).value(format!(r#"{{"key":{key:?},"n":{n},"offset":{offset}}}"#));
-    match event.value().map(std::str::from_utf8).transpose()?.unwrap_or_default() {
+    counter.checksum = counter.checksum.wrapping_mul(31).wrapping_add(offset);
+    emit(counter.n);
+    match command {
         "delete" => *state = None,
         "retry" => return retry("the value requests it"),
         "retry-once" if event.attempt() == 1 => return retry("the value requests it once"),
@@ -88,6 +97,9 @@ mod tests {
         assert!(matches!(run(&mut states, "a", "reject", 2), Verdict::Reject { .. }));
         assert_eq!(states.bytes("a").map(<[u8]>::len), Some(20), "a failed event changes nothing");
         run(&mut states, "a", "any", 3).outputs();
+        assert_eq!(states.bytes("a"), Some(&b"2 34"[..]));
+        let read = run(&mut states, "a", "read", 4);
+        assert_eq!(read.outputs()[0].text(), r#"{"key":"a","n":2,"offset":4}"#);
         assert_eq!(states.bytes("a"), Some(&b"2 34"[..]));
         assert_eq!(run(&mut states, "a", "delete", 4).outputs().len(), 1);
         assert!(states.is_empty());
