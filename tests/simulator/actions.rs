@@ -32,9 +32,7 @@ impl World {
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::KeepEffects { effects } => self.keep_effects(p, effects),
             Action::DropEffects { ownership } => self.drop_effects(p, ownership),
-            Action::ForgetStates { partition, ownership, number } => {
-                self.forget_states(p, partition, ownership, number);
-            }
+            Action::ForgetStates { partition, number } => self.forget_states(p, partition, number),
             Action::BeginTransaction { id, entries, claims, metadata } => {
                 self.begin_transaction(p, id, entries, claims, metadata);
             }

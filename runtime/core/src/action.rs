@@ -105,8 +105,6 @@ pub enum Action<'a> {
     ForgetStates {
         /// The partition.
         partition: Partition,
-        /// The ownership.
-        ownership: OwnershipId,
         /// The number: a transaction that claims it contains the deletions.
         number: SettleNumber,
     },

@@ -25,7 +25,7 @@ pub(crate) enum Pending {
     DeadLetter(FailedEvent),
     KeepEffects,
     DropEffects(OwnershipId),
-    ForgetStates(Partition, OwnershipId, SettleNumber),
+    ForgetStates(Partition, SettleNumber),
     Commit,
     BeginTransaction,
     ReportStall(Blockage),

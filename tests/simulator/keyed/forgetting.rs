@@ -60,8 +60,8 @@ impl World {
         let Some(session) = self.session(p, index) else { return };
         let is_old = |changed_ms: Option<i64>| changed_ms.is_some_and(|changed| changed < changed_before_ms);
         let old = session.store.content.iter().filter(|(_, row)| is_old(row.changed_ms));
-        let expired = old.map(|(key, _)| Box::from(&**key)).filter(|key: &Box<[u8]>| **key != BINDING_KEY);
-        let (id, expired) = (session.id, expired.collect());
+        let old = old.filter(|(key, _)| key[..] != BINDING_KEY);
+        let (id, expired) = (session.id, old.map(|(key, _)| Box::from(&**key)).collect());
         let mut delay = self.rng.range(MS / 10, 20 * MS);
         if self.occurs(Class::StoreSlow, 30) {
             delay += self.rng.range(SECOND / 10, 2 * SECOND);
@@ -97,24 +97,21 @@ impl World {
     }
 
     /// The core has numbered a deletion.
-    pub(crate) fn forget_states(
-        &mut self,
-        p: usize,
-        partition: Partition,
-        ownership: OwnershipId,
-        number: SettleNumber,
-    ) {
+    pub(crate) fn forget_states(&mut self, p: usize, partition: Partition, number: SettleNumber) {
         let (index, now) = (self.index(partition), self.now);
-        let session = self.session(p, index).filter(|session| session.ownership == Some(ownership.0));
-        let expired = session.map(|session| std::mem::take(&mut session.forgetting.expired));
-        let Some(expired) = expired.filter(|expired| !expired.is_empty()) else {
-            let text = format!("process {p} deletes states of {ownership:?} that were not found");
+        let session = self.session(p, index).filter(|session| session.states.is_some());
+        let found = session.map(|session| {
+            (session.ownership.unwrap_or_default(), std::mem::take(&mut session.forgetting.expired))
+        });
+        let (ownership, expired) = found.unwrap_or_default();
+        if expired.is_empty() {
+            let text = format!("process {p} deletes states that were not found");
             return self.report_violation("I-protocol", text, Some(index), -1);
-        };
+        }
         self.saw(Seen::StatesForgotten);
         self.note(p, "forgets", Some(index), expired.len() as i64, number.0 as i64);
         let deletion = Deletion {
-            ownership: ownership.0,
+            ownership,
             number: number.0,
             keys: expired.iter().map(|key| fold::key_of(key)).collect(),
             decided_at: now,

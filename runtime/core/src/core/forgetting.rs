@@ -24,6 +24,6 @@ impl Core {
         }
         let number = transactions.number_deletion(state, bytes);
         state.commit.changes += 1;
-        self.outbox.push(Pending::ForgetStates(id, ownership, number));
+        self.outbox.push(Pending::ForgetStates(id, number));
     }
 }

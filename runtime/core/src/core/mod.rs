@@ -209,9 +209,7 @@ impl Core {
                 Action::KeepEffects { effects: &self.outbox.lent_effects }
             }
             Pending::DropEffects(ownership) => Action::DropEffects { ownership },
-            Pending::ForgetStates(partition, ownership, number) => {
-                Action::ForgetStates { partition, ownership, number }
-            }
+            Pending::ForgetStates(partition, number) => Action::ForgetStates { partition, number },
             Pending::Commit => self.committer.action(),
             Pending::BeginTransaction => self.committer.transaction_action(),
             Pending::ReportStall(stall) => Action::ReportStall(stall),

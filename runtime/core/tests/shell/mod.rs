@@ -14,8 +14,7 @@ use std::time::Duration;
 use keylane_core::{
     Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitEntry, CommitError, CommitId,
     CommittedStart, Config, Core, EffectClaim, FailedEvent, Fault, FetchedRow, Input, KeptEffects, LaneEnd,
-    Notice, Now, OwnershipId, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId,
-    Verdict,
+    Notice, Now, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId, Verdict,
 };
 
 /// A rebalance request for tests in which its identity does not matter.
@@ -82,8 +81,8 @@ pub(crate) struct Shell {
     pub(crate) transactions: Vec<SentTransaction>,
     /// The effects that are neither committed nor dropped.
     pub(crate) kept: Vec<KeptEffects>,
-    /// The deletions of old states, with their ownerships and numbers.
-    pub(crate) forgotten: Vec<(Partition, OwnershipId, u64)>,
+    /// The deletions of old states, with their numbers.
+    pub(crate) forgotten: Vec<(Partition, u64)>,
     pub produced: Vec<(CallId, Vec<u32>)>,
     pub dropped: Vec<(CallId, Range<u32>)>,
     pub(crate) dead_letters: Vec<FailedEvent>,
@@ -458,9 +457,7 @@ impl Shell {
             Action::DropEffects { ownership } => {
                 self.kept.retain(|effect| effect.event.ownership != ownership);
             }
-            Action::ForgetStates { partition, ownership, number } => {
-                self.forgotten.push((partition, ownership, number.0));
-            }
+            Action::ForgetStates { partition, number } => self.forgotten.push((partition, number.0)),
             Action::BeginTransaction { id, entries, claims, metadata } => {
                 self.transactions.push(SentTransaction::new(id, (entries, claims), metadata, self.uptime));
             }

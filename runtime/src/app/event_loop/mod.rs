@@ -230,9 +230,7 @@ impl EventLoop {
                     keyed::keep(keyed, ended, effects);
                 }
                 Action::DropEffects { ownership } => transacting.drop_effects(ownership),
-                Action::ForgetStates { partition, ownership, number } => {
-                    keyed.iter_mut().for_each(|keyed| keyed.forget_states(partition, ownership, number));
-                }
+                Action::ForgetStates { partition, number } => keyed::forget_states(keyed, partition, number),
                 Action::BeginTransaction { id, entries, claims, metadata } => {
                     let snapshot = Snapshot::new(entries, claims, metadata, keyed.as_mut());
                     transacting.begin(id, &snapshot, source.group_metadata(), now);
@@ -242,12 +240,10 @@ impl EventLoop {
                 Action::PartitionStopped { partition, offset, reason } => {
                     self.partition_stopped(partition, offset, reason);
                 }
-                Action::StopHandler { partition, offset, call, row, reason } => closing.handler_stopped(
-                    log,
-                    (partition, offset),
-                    reason,
-                    publishing.error_of(call, row, reason),
-                ),
+                Action::StopHandler { partition, offset, call, row, reason } => {
+                    let error = publishing.error_of(call, row, reason);
+                    closing.handler_stopped(log, (partition, offset), reason, error);
+                }
                 Action::AllStopped => closing.all_stopped(log),
                 Action::EndReached => closing.end_reached(),
                 Action::Drained { clean, unterminated_calls } => {

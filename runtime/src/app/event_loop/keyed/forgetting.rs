@@ -48,6 +48,14 @@ enum Stage {
     Deleting { number: u64, states: u64, until: Duration },
 }
 
+/// What a step of a search has found.
+pub(super) struct Found {
+    /// The keys with an old state.
+    pub(super) expired: Vec<Box<[u8]>>,
+    /// Where the step has ended; `None`: at the end of the file.
+    pub(super) next: Option<Box<[u8]>>,
+}
+
 /// States that are deleted if the core agrees.
 pub(super) struct Expired {
     partition: Partition,
@@ -60,12 +68,7 @@ fn interval(forget_after: Duration) -> Duration {
 
 impl EventLoop {
     /// Handles the end of a step of a search.
-    pub(super) fn old_states_found(
-        &mut self,
-        partition: Partition,
-        session: SessionId,
-        found: (Vec<Box<[u8]>>, Option<Box<[u8]>>),
-    ) {
+    pub(super) fn old_states_found(&mut self, partition: Partition, session: SessionId, found: Found) {
         let EventLoop { keyed, reading, now, .. } = self;
         let Some(keyed) = keyed else { return };
         // The state of a key with events is going to be used.
@@ -124,7 +127,7 @@ impl Keyed {
     pub(super) fn scanned(
         &mut self,
         (partition, session): (Partition, SessionId),
-        (expired, next): (Vec<Box<[u8]>>, Option<Box<[u8]>>),
+        Found { expired, next }: Found,
         unused: impl FnOnce(Vec<Box<[u8]>>) -> Vec<Box<[u8]>>,
         now: Now,
     ) -> Option<(OwnershipId, u64)> {
@@ -148,15 +151,11 @@ impl Keyed {
     }
 
     /// Deletes the states that were found last, as if an event with this number had deleted them.
-    pub(in crate::app::event_loop) fn forget_states(
-        &mut self,
-        partition: Partition,
-        ownership: OwnershipId,
-        number: SettleNumber,
-    ) {
+    pub(super) fn forget_states(&mut self, partition: Partition, number: SettleNumber) {
         let expired = self.expired.take().filter(|expired| expired.partition == partition);
-        let owned = self.owned.get_mut(&partition).filter(|owned| owned.ownership == Some(ownership));
-        let (Some(Expired { keys, .. }), Some(owned)) = (expired, owned) else { return };
+        let (Some(Expired { keys, .. }), Some(owned)) = (expired, self.owned.get_mut(&partition)) else {
+            return;
+        };
         let until = if let Stage::Waiting(until) = owned.search.stage { until } else { Duration::ZERO };
         owned.search.stage = Stage::Deleting { number: number.0, states: keys.len() as u64, until };
         owned.states.forgotten(number.0, keys);

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CallId, Dispatch, Input, KeptEffects, Notice, Partition};
+use keylane_core::{CallId, Dispatch, Input, KeptEffects, Notice, Partition, SettleNumber};
 use keylane_state::{StateRecord, StoreEvent};
 
 use crate::changelog::{ChangelogReader, LocalStore, RestoreEvent};
@@ -28,7 +28,7 @@ use crate::source::{Source, StartPosition};
 use super::mailbox::{LoopEvent, Mailbox};
 use super::{Calling, EventLoop, Reading};
 use calls::StatefulCalls;
-use forgetting::Expired;
+use forgetting::{Expired, Found};
 use partitions::{OwnedStates, Resolved};
 pub(super) use records::KeyRecords;
 
@@ -152,7 +152,7 @@ impl EventLoop {
             }
             StoreEvent::Scanned { partition, session, expired, next } => {
                 let partition = Partition { topic, number: partition };
-                self.old_states_found(partition, session, (expired, next));
+                self.old_states_found(partition, session, Found { expired, next });
             }
             StoreEvent::Lost { partition, session, .. } => {
                 keyed.store_lost(Partition { topic, number: partition }, session, self.now.wall_ms);
@@ -254,6 +254,13 @@ pub(super) fn cancel(keyed: &mut Option<Keyed>, calling: &mut Calling, call: Cal
 pub(super) fn keep(keyed: &mut Option<Keyed>, ended: Option<&Call>, effects: &[KeptEffects]) {
     if let Some(keyed) = keyed {
         keyed.keep(ended, effects);
+    }
+}
+
+/// Deletes the old states of this partition that were found last.
+pub(super) fn forget_states(keyed: &mut Option<Keyed>, partition: Partition, number: SettleNumber) {
+    if let Some(keyed) = keyed {
+        keyed.forget_states(partition, number);
     }
 }
 

@@ -107,11 +107,12 @@ fn scanned(
 ) -> Option<(OwnershipId, u64)> {
     let event = events.iter().find(|event| matches!(event, StoreEvent::Scanned { .. }));
     let Some(StoreEvent::Scanned { session, expired, next, .. }) = event else { panic!("{event:?}") };
+    let found = Found { expired, next };
     let unused = |mut keys: Vec<Box<[u8]>>| {
         keys.retain(|key| **key != *busy);
         keys
     };
-    keyed.scanned((P0, session), (expired, next), unused, now)
+    keyed.scanned((P0, session), found, unused, now)
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn only_a_state_that_is_old_and_unused_is_forgotten() {
     change(&mut keyed, 6, b"\x01now");
     let found = scanned(&mut keyed, &events, b"\x01bsy", now).expect("an old state");
     assert!(found.0 == OWNERSHIP && found.1 > 100, "{found:?}");
-    keyed.forget_states(P0, OWNERSHIP, SettleNumber(7));
+    keyed.forget_states(P0, SettleNumber(7));
     let owned = keyed.owned.get_mut(&P0).expect("an owned partition");
     assert_eq!(owned.states.get(b"\x01old"), Some(None));
     let mut records = Vec::new();

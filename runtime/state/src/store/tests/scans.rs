@@ -84,7 +84,8 @@ fn a_search_waits_for_the_restore_and_for_a_failed_file() {
     let scanned =
         StoreEvent::Scanned { partition: 3, session, expired: vec![b"ada".as_slice().into()], next: None };
     let now_ms = store.now_ms;
-    assert_eq!(store.do_task(Task::AtLogEnd { partition: 3, session, now_ms }), [scanned.clone()]);
+    let events = store.do_task(Task::AtLogEnd { partition: 3, session, now_ms });
+    assert_eq!(events, std::slice::from_ref(&scanned));
     store.partitions.set_failing(3, true);
     store.apply(vec![entry_at(60, "bob", Some("1"))], Some(8));
     store.advance(Duration::from_secs(10));
