@@ -117,8 +117,8 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         | Planted::StatesDroppedOnAbort
         | Planted::StatesKept => &["T3 state"],
         Planted::ForgottenOverNewer | Planted::ForgottenInUse => &["T3 state", "T3 forgotten"],
-        // Or a file becomes older than its position.
-        Planted::OldStoreTask => &["T3 state", "T5 store"],
+        // Or a file becomes older than its position, so that a search finds a state that is old there only.
+        Planted::OldStoreTask => &["T3 state", "T3 forgotten", "T5 store"],
         Planted::OverlayStored => &["T5 store"],
         // The binding that was read last is not that of the committed offset.
         Planted::RestoreToStable | Planted::EndReadFirst => &["T8 refused", "T3 state"],

@@ -58,8 +58,11 @@ pub struct TransactionLimits {
     pub transaction_bytes: u64,
     /// Bytes of kept effects at which no call begins.
     pub kept_bytes: u64,
-    /// Maximum number of settled events that no committed transaction claims; then no call begins.
+    /// Number of settled events that no committed transaction claims at which no call begins. Excluded partitions do not
+    /// count, neither here nor for the age: what they keep is limited by its bytes.
     pub max_uncommitted: Option<u64>,
+    /// How long settled events may stay unclaimed until no call begins.
+    pub max_uncommitted_age: Option<Duration>,
     /// Maximum characters of commit metadata in one transaction.
     pub metadata_total: usize,
     /// Whether events have a keyed state. The events of one lane that one call has done share the state after the last of
@@ -170,6 +173,7 @@ impl Default for TransactionLimits {
             transaction_bytes: 8 << 20,
             kept_bytes: 32 << 20,
             max_uncommitted: None,
+            max_uncommitted_age: None,
             metadata_total: 512 << 10,
             keyed_state: false,
         }

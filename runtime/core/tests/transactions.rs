@@ -266,6 +266,36 @@ fn an_excluded_partition_keeps_no_more_than_its_share() {
 }
 
 #[test]
+fn no_call_begins_while_settled_events_wait_too_long_or_are_too_many() {
+    let age = Duration::from_secs(1);
+    let limits = TransactionLimits { max_uncommitted_age: Some(age), ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0], 64);
+    emit(&mut shell, 0, 10);
+    shell.fetch(P0, &[(1, 1)]);
+    end_with_output(&mut shell, 10);
+    shell.wait(age); // the transaction is not committed
+    assert_eq!(shell.transactions.len(), 1);
+    shell.fetch(P0, &[(2, 2), (3, 3)]);
+    assert_eq!(shell.calls.len(), 0);
+    shell.commit_transaction();
+    shell.wait(Duration::from_millis(150));
+    assert_eq!(shell.calls.len(), 2, "{:?}", shell.calls);
+
+    let limits = TransactionLimits { max_uncommitted: Some(2), ..TransactionLimits::default() };
+    let mut shell = Shell::reading(transactional(limits), &[P0, P1], 64);
+    shell.give(Input::ExcludePartition { partition: P0, excluded: true });
+    for offset in 0..4 {
+        emit(&mut shell, offset, 10); // excluded: they do not count
+    }
+    for offset in 0..3 {
+        shell.fetch(P1, &[(offset, 9 + offset as u64)]);
+        end_with_output(&mut shell, 10);
+    }
+    shell.fetch(P1, &[(3, 20), (4, 21)]);
+    assert_eq!(shell.calls.len(), 1, "only the lane of the first unsettled event: too many others wait");
+}
+
+#[test]
 fn a_refused_output_stops_its_partition() {
     let mut shell = reading(&[P0, P1]);
     emit(&mut shell, 0, 10);

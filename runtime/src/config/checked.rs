@@ -287,8 +287,10 @@ pub struct TransactionsConfig {
     pub timeout: Duration,
     /// Maximum bytes of the records of one transaction.
     pub max_bytes: u64,
-    /// Maximum number of settled events that no transaction has committed; `None`: unlimited.
+    /// Number of settled events that no transaction has committed at which no call begins; `None`: unlimited.
     pub max_uncommitted: Option<u64>,
+    /// How long they may wait until no call begins; `None`: for ever.
+    pub max_uncommitted_age: Option<Duration>,
     /// What happens if a topic refuses an output. Dead letters are published if it is to be dead-lettered.
     pub on_refused_output: OnRefusedOutput,
 }
@@ -382,6 +384,7 @@ impl HandlerConfig {
             transaction_bytes: transactions.max_bytes,
             kept_bytes: arena_bytes / 2,
             max_uncommitted: transactions.max_uncommitted,
+            max_uncommitted_age: transactions.max_uncommitted_age,
             keyed_state: self.state.is_some(),
             ..TransactionLimits::default()
         });

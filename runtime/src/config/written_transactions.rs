@@ -42,6 +42,12 @@ pub(super) struct Transactions {
     pub(super) timeout: HumanDuration,
     /// Maximum size of the outputs and dead letters of one transaction.
     pub(super) max_bytes: HumanSize,
+    /// Number of settled events that wait for their transaction at which no call begins. After a crash they are processed again.
+    /// Unlimited by default, and 1,000 with `grants.http`, because their HTTP requests are then repeated.
+    pub(super) max_uncommitted: Option<i64>,
+    /// How long settled events may wait for their transaction until no call begins, for example while the brokers are down.
+    /// Unlimited by default, and `"1s"` with `grants.http`.
+    pub(super) max_uncommitted_age: Option<HumanDuration>,
     /// What happens if a topic refuses an output although Keylane has checked it: its limits have changed since the start,
     /// or are not visible.
     pub(super) on_refused_output: OnRefusedOutput,
@@ -53,6 +59,8 @@ impl Default for Transactions {
             interval: HumanDuration::from_millis(100),
             timeout: HumanDuration::from_secs(10),
             max_bytes: HumanSize::from_mib(8),
+            max_uncommitted: None,
+            max_uncommitted_age: None,
             on_refused_output: OnRefusedOutput::default(),
         }
     }

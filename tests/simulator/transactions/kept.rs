@@ -259,7 +259,9 @@ impl World {
             self.check_share(p, row);
         }
         let shell = &mut self.processes[p].shell;
-        let kept = shell.kept.len() as u64;
+        let excluded = &shell.excluded;
+        let counts = |effect: &&Effect| excluded.get(&effect.partition) != Some(&effect.ownership);
+        let kept = shell.kept.values().filter(counts).count() as u64;
         let full =
             shell.kept_bytes() >= limits.kept_bytes || limits.max_uncommitted.is_some_and(|max| kept >= max);
         if !full || is_retry {

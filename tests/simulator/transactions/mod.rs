@@ -99,6 +99,7 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
         transaction_bytes: if small { rng.range(200, 3_000) } else { 8 << 20 },
         kept_bytes: if full { rng.range(400, 6_000) } else { 32 << 20 },
         max_uncommitted: rng.percent(30).then(|| rng.range(1, 40)),
+        max_uncommitted_age: rng.percent(15).then(|| Duration::from_millis(rng.range(200, 3_000))),
         keyed_state: false,
         metadata_total: if rng.percent(25) { rng.range(40, 9_000) as usize } else { 512 << 10 },
     });

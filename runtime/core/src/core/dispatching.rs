@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Core;
-use super::committing::Transactions;
+
 use crate::calls::{Call, CallState};
 use crate::event::Event;
 use crate::lanes::Lanes;
@@ -119,7 +119,7 @@ impl Core {
 
     /// Returns whether no more effects may be kept.
     pub(super) fn is_full(&self) -> bool {
-        self.transactions.as_ref().is_some_and(Transactions::is_full)
+        self.transactions.as_ref().is_some_and(|transactions| transactions.is_full(self.now.uptime))
     }
 
     fn may_form_call(&self) -> bool {

@@ -18,11 +18,12 @@ impl Core {
         };
         let state = self.partitions.get_mut(index);
         let is_open = state.ownership == ownership && state.phase == Phase::Active;
-        let is_held_up = !state.may_be_committed() || is_withheld(state) || transactions.is_full();
+        let is_held_up =
+            !state.may_be_committed() || is_withheld(state) || transactions.is_full(self.now.uptime);
         if !is_open || is_held_up || self.stopping {
             return;
         }
-        let number = transactions.number_deletion(state, bytes);
+        let number = transactions.number_deletion(self.now.uptime, state, bytes);
         state.commit.changes += 1;
         self.outbox.push(Pending::ForgetStates(id, number));
     }

@@ -1,7 +1,6 @@
 //! Reading: admits rows, verifies gaps, and permits reads.
 
 use super::Core;
-use super::committing::Transactions;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, PositionState, ReadPause};
 use crate::{Admission, FetchedRow, Notice, Partition, ReadError, ReadLimit, Reason};
@@ -104,7 +103,7 @@ impl Core {
         if open {
             state.ledger.settle(row.offset);
             if let Some(transactions) = &mut self.transactions {
-                transactions.number(state, (row.offset, 0), false);
+                transactions.number(self.now.uptime, state, (row.offset, 0), false);
             }
             self.committer.count_settled(1);
             self.outbox.counters.filtered += 1;
@@ -193,12 +192,12 @@ impl Core {
     }
 
     fn permit_read(&mut self, index: u32) {
-        let share = self.bytes_share();
+        let (share, is_full) = (self.bytes_share(), self.is_full());
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
         // The set of a partition that is held becomes shorter only when its first unsettled event is read and settles.
         let must_read = state.hold.is_some() && state.ledger.open() == 0;
-        let full = self.transactions.as_ref().is_some_and(Transactions::is_full) && !must_read;
+        let full = is_full && !must_read;
         if state.phase != Phase::Active || state.reading.permitted || at_end || full {
             return; // once a transaction has made room for effects, the permission is decided again
         }

@@ -11,6 +11,7 @@ use crate::outbox::{Outbox, Pending};
 use crate::partitions::PartitionState;
 use crate::{CallFailure, CallId, KeptEffect, KeptEffects, LaneEnd, Reason, Row};
 use std::ops::Range;
+use std::time::Duration;
 
 /// Bytes of a dead letter besides the event itself.
 const DEAD_LETTER_BYTES: u64 = 1024;
@@ -171,7 +172,8 @@ impl Core {
             state.ledger.settle(row.offset);
             if let Some(transactions) = &mut self.transactions {
                 let shares = transactions.limits.keyed_state && lane.settled_to > before;
-                let kept = KeptRow { id, row: lane.settled_to, of_call: row, row_state, shares };
+                let now = self.now.uptime;
+                let kept = KeptRow { now, id, row: lane.settled_to, of_call: row, row_state, shares };
                 kept.settle(transactions, state, (call.attempt, &call.output_bytes), &mut self.outbox);
             }
             self.times.record_settled(row.timestamp, self.now);
@@ -228,6 +230,7 @@ impl Core {
 
 /// A row that settles under transactional delivery.
 struct KeptRow<'c> {
+    now: Duration,
     id: CallId,
     row: u32,
     of_call: &'c Row,
@@ -245,7 +248,7 @@ impl KeptRow<'_> {
         (attempt, output_bytes): (u32, &[(u32, u32)]),
         outbox: &mut Outbox,
     ) {
-        let &KeptRow { id: call, row, of_call: event, row_state, shares } = self;
+        let &KeptRow { now, id: call, row, of_call: event, row_state, shares } = self;
         let effect = match row_state.awaited {
             Awaited::Transaction(effect) => Some(effect),
             Awaited::Nothing | Awaited::Acks(_) | Awaited::Outcome(_) => None,
@@ -261,7 +264,7 @@ impl KeptRow<'_> {
                 at.and_then(|at| output_bytes.get(at)).map_or(0, |&(_, bytes)| bytes.into())
             }
         };
-        let number = transactions.number(state, (event.offset, bytes), shares);
+        let number = transactions.number(now, state, (event.offset, bytes), shares);
         if let Some(effect) = effect {
             outbox.keep(KeptEffects { number, effect, call, row, event: *event, attempt });
         }

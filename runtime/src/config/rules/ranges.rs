@@ -30,6 +30,8 @@ pub(in crate::config) const COMMIT_TIMEOUT: Millis = 100..=60_000;
 pub(in crate::config) const TRANSACTION_INTERVAL: Millis = 10..=60_000;
 /// From the time that a slow broker needs to the brokers' default of `transaction.max.timeout.ms`.
 pub(in crate::config) const TRANSACTION_TIMEOUT: Millis = 5_000..=900_000;
+pub(in crate::config) const UNCOMMITTED: RangeInclusive<u64> = 1..=1_000_000_000;
+pub(in crate::config) const UNCOMMITTED_AGE: Millis = 20..=3_600_000;
 pub(in crate::config) const TRANSACTION_BYTES: RangeInclusive<u64> = 1 << 16..=1 << 30;
 /// From the smallest useful state to the largest record that brokers usually accept.
 pub(in crate::config) const STATE_BYTES: RangeInclusive<u64> = 1 << 6..=1 << 28;

@@ -1,5 +1,7 @@
 //! `delivery`, `[handlers.NAME.transactions]`, and what transactions exclude.
 
+use std::time::Duration;
+
 use super::super::checked::{Cluster, KafkaConfig, TransactionsConfig};
 use super::super::problem::Problems;
 use super::super::written_handler as written;
@@ -7,9 +9,10 @@ use super::super::written_retry::OnExhausted;
 use super::super::written_transactions::{Delivery, OnRefusedOutput};
 use super::ranges;
 
-/// Settled events of a handler with HTTP requests that no transaction has claimed: after a crash they run again, and
-/// repeat their requests.
+/// The limits of settled events of a handler with HTTP requests that no transaction has claimed: after a crash they run again,
+/// and repeat their requests. The time is at least twice the interval, so that a running system does not reach it.
 const UNCOMMITTED_WITH_HTTP: u64 = 1_000;
+const UNCOMMITTED_AGE_WITH_HTTP: Duration = Duration::from_secs(1);
 
 /// Checks the transactions of a handler. `None`: at-least-once delivery. The embedded broker has no transactions.
 pub(super) fn transactions(
@@ -29,12 +32,27 @@ pub(super) fn transactions(
     }
     let default = super::super::written_transactions::Transactions::default();
     let written = written.unwrap_or(&default);
+    let interval = ranges::time(problems, &at("interval"), written.interval, ranges::TRANSACTION_INTERVAL);
+    let max_uncommitted = written
+        .max_uncommitted
+        .map(|max| ranges::whole(problems, &at("max_uncommitted"), max, ranges::UNCOMMITTED));
+    let max_uncommitted_age = written
+        .max_uncommitted_age
+        .map(|age| ranges::time(problems, &at("max_uncommitted_age"), age, ranges::UNCOMMITTED_AGE));
+    if max_uncommitted_age.is_some_and(|age| age < interval * 2) {
+        problems
+            .add(&at("max_uncommitted_age"), "less than two intervals: calls would wait for each transaction")
+            .remedy("raise `max_uncommitted_age`, or lower `interval`");
+    }
+    let has_http = !handler.grants.http.is_empty();
     let checked = TransactionsConfig {
-        interval: ranges::time(problems, &at("interval"), written.interval, ranges::TRANSACTION_INTERVAL),
+        interval,
         timeout: ranges::time(problems, &at("timeout"), written.timeout, ranges::TRANSACTION_TIMEOUT),
         max_bytes: ranges::size(problems, &at("max_bytes"), written.max_bytes, ranges::TRANSACTION_BYTES),
         on_refused_output: written.on_refused_output,
-        max_uncommitted: (!handler.grants.http.is_empty()).then_some(UNCOMMITTED_WITH_HTTP),
+        max_uncommitted: max_uncommitted.or_else(|| has_http.then_some(UNCOMMITTED_WITH_HTTP)),
+        max_uncommitted_age: max_uncommitted_age
+            .or_else(|| has_http.then_some(UNCOMMITTED_AGE_WITH_HTTP.max(interval * 2))),
     };
     if written.on_refused_output == OnRefusedOutput::DeadLetter
         && handler.retry.on_exhausted != OnExhausted::Dlq

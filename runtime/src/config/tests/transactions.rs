@@ -1,5 +1,7 @@
 //! Transactional delivery.
 
+use std::time::Duration;
+
 use super::{expect_accepted, expect_refused, with};
 
 #[test]
@@ -16,6 +18,12 @@ fn transactional_delivery_has_limits_of_its_own_and_half_of_the_arena() {
     let http = expect_accepted(&with("delivery = \"transactional\"\ngrants.http = [\"a.example\"]", ""));
     let transactions = http.handlers[0].core_config(1 << 20).transactions.expect("transactional delivery");
     assert_eq!(transactions.max_uncommitted, Some(1_000));
+    assert_eq!(transactions.max_uncommitted_age, Some(Duration::from_secs(1)));
+    let slow = "[handlers.orders.transactions]\ninterval = \"2s\"\nmax_uncommitted = 50";
+    let http = expect_accepted(&with("delivery = \"transactional\"\ngrants.http = [\"a.example\"]", slow));
+    let transactions = http.handlers[0].core_config(1 << 20).transactions.expect("transactional delivery");
+    assert_eq!(transactions.max_uncommitted, Some(50));
+    assert_eq!(transactions.max_uncommitted_age, Some(Duration::from_secs(4)), "two intervals");
 }
 
 #[test]
@@ -35,6 +43,8 @@ fn what_transactions_exclude_is_refused() {
         &["etc/keylane.toml:8:", "reads with `isolation.level=read_committed`"],
     );
     expect_refused(&transactions("interval = \"1ms\""), &["must be between 10ms and 1m, not 1ms"]);
+    expect_refused(&transactions("max_uncommitted = 0"), &["must be between 1 and"]);
+    expect_refused(&transactions("max_uncommitted_age = \"150ms\""), &["less than two intervals"]);
     expect_refused(&transactions("timeout = \"1s\""), &["must be between 5s and 15m, not 1s"]);
     expect_refused(
         &with(

@@ -25,8 +25,10 @@ pub(in crate::core) struct Transactions {
     pub(in crate::core) last_number: SettleNumber,
     /// Bytes of the effects that no committed transaction claims.
     pub(in crate::core) kept_bytes: u64,
-    /// Number of settled events that no committed transaction claims.
+    /// Number of settled events that no committed transaction claims, without those of excluded partitions.
     pub(in crate::core) unclaimed: u64,
+    /// Since when there are such events: from the first of them, or from the last committed transaction.
+    unclaimed_since: Duration,
     /// The current maximum bytes of a transaction: halved when one takes too long, doubled when one is committed.
     bytes_max: u64,
     /// The current maximum of metadata in one transaction.
@@ -73,6 +75,7 @@ impl Transactions {
             last_number: SettleNumber(0),
             kept_bytes: 0,
             unclaimed: 0,
+            unclaimed_since: Duration::ZERO,
             bytes_max: limits.transaction_bytes,
             metadata_max: limits.metadata_total,
             pause: PAUSE_MIN,
@@ -87,32 +90,53 @@ impl Transactions {
     /// its number.
     pub(in crate::core) fn number(
         &mut self,
+        now: Duration,
         state: &mut PartitionState,
         (offset, effect_bytes): (i64, u64),
         shares: bool,
     ) -> SettleNumber {
         self.last_number.0 += u64::from(!shares);
         self.kept_bytes += state.unclaimed.push(self.last_number, Some(offset), effect_bytes);
-        self.unclaimed += 1;
+        self.count(now, state, 1);
         self.last_number
     }
 
     /// Numbers the deletion of states of this partition. It counts as one event.
     pub(in crate::core) fn number_deletion(
         &mut self,
+        now: Duration,
         state: &mut PartitionState,
         bytes: u64,
     ) -> SettleNumber {
         self.last_number.0 += 1;
         self.kept_bytes += state.unclaimed.push(self.last_number, None, bytes);
-        self.unclaimed += 1;
+        self.count(now, state, 1);
         self.last_number
     }
 
+    /// Counts events of a partition that no committed transaction claims.
+    fn count(&mut self, now: Duration, state: &PartitionState, events: u64) {
+        if state.commit.excluded || events == 0 {
+            return;
+        }
+        if self.unclaimed == 0 {
+            self.unclaimed_since = now;
+        }
+        self.unclaimed += events;
+    }
+
+    fn uncount(&mut self, state: &PartitionState, events: u64) {
+        if !state.commit.excluded {
+            self.unclaimed -= events;
+        }
+    }
+
     /// Returns whether no more effects may be kept.
-    pub(in crate::core) fn is_full(&self) -> bool {
+    pub(in crate::core) fn is_full(&self, now: Duration) -> bool {
+        let too_old = |age| self.unclaimed > 0 && now >= self.unclaimed_since + age;
         self.kept_bytes >= self.limits.kept_bytes
             || self.limits.max_uncommitted.is_some_and(|max| self.unclaimed >= max)
+            || self.limits.max_uncommitted_age.is_some_and(too_old)
     }
 
     /// Returns whether a transaction should not wait for its interval.
@@ -213,16 +237,18 @@ impl Core {
     /// Handles the commit of a transaction, for one of its partitions.
     pub(super) fn transaction_committed(&mut self, index: u32, claimed: Claimed) {
         let Some(transactions) = &mut self.transactions else { return };
-        let was_full = transactions.is_full();
+        let now = self.now.uptime;
+        let was_full = transactions.is_full(now);
         let state = self.partitions.get_mut(index);
         let before = state.unclaimed.len() as u64;
         transactions.kept_bytes -= state.unclaimed.claim(claimed.claim.through);
-        transactions.unclaimed -= before - state.unclaimed.len() as u64;
+        transactions.uncount(state, before - state.unclaimed.len() as u64);
         state.commit.claimed_through = state.commit.claimed_through.max(claimed.claim.through);
         if !self.committer.commit.is_in_flight() {
             transactions.record_commit(); // once, with the last of its partitions
+            transactions.unclaimed_since = self.committer.sent_at;
         }
-        if was_full && !transactions.is_full() {
+        if was_full && !transactions.is_full(now) {
             self.reads.to_decide.extend(self.partitions.indexes());
         }
     }
@@ -264,7 +290,15 @@ impl Core {
             return;
         };
         let state = self.partitions.get_mut(index);
+        let (now, events) = (self.now.uptime, state.unclaimed.len() as u64);
+        let was_full = transactions.is_full(now);
+        transactions.uncount(state, events);
         state.commit.excluded = excluded;
+        transactions.count(now, state, events);
+        if was_full && !transactions.is_full(now) {
+            self.reads.to_decide.extend(self.partitions.indexes());
+        }
+        let state = self.partitions.get_mut(index);
         transactions.any_withheld |= excluded;
         if matches!(state.phase, Phase::Committing { .. }) && excluded {
             state.commit.commits_ended = true; // the next owner processes its events again
@@ -276,16 +310,17 @@ impl Core {
     pub(in crate::core) fn drop_unclaimed(&mut self, index: u32) {
         let Some(transactions) = &mut self.transactions else { return };
         let state = self.partitions.get_mut(index);
+        let now = self.now.uptime;
+        let was_full = transactions.is_full(now);
+        transactions.uncount(state, state.unclaimed.len() as u64);
         (state.commit.withholds, state.commit.excluded) = (false, false);
         if state.unclaimed.is_empty() {
             return;
         }
-        let was_full = transactions.is_full();
         transactions.kept_bytes -= state.unclaimed.bytes();
-        transactions.unclaimed -= state.unclaimed.len() as u64;
         state.unclaimed.clear();
         self.outbox.push(Pending::DropEffects(state.ownership));
-        if was_full && !transactions.is_full() {
+        if was_full && !transactions.is_full(now) {
             self.reads.to_decide.extend(self.partitions.indexes());
         }
     }
@@ -316,7 +351,7 @@ impl Core {
             return;
         }
         let share = transactions.limits.kept_bytes / self.reads.active_ownerships.max(1);
-        let all = transactions.any_withheld && transactions.is_full();
+        let all = transactions.any_withheld && transactions.is_full(self.now.uptime);
         transactions.any_held = false;
         for index in self.partitions.indexes() {
             let state = self.partitions.get_mut(index);
