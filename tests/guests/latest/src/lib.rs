@@ -22,7 +22,9 @@ mod tests {
     fn the_last_value_remains() {
         let mut states = States::new();
         for (value, state) in [("a".repeat(200), "a".repeat(100)), ("b".to_owned(), "b".to_owned())] {
-            assert!(testing::event().key("k").value(value).run_keyed(&mut states, handle).outputs().is_empty());
+            assert!(
+                testing::event().key("k").value(value).run_keyed(&mut states, handle).outputs().is_empty()
+            );
             assert_eq!(states.bytes("k"), Some(state.as_bytes()));
         }
     }
