@@ -186,6 +186,39 @@ fn a_state_of_a_newer_version_is_not_read() {
     fold::check(&flow, expected).assert_clean();
 }
 
+/// The memory does not depend on the number of keys. `KEYLANE_STATE_KEYS=10000000` is a long run, with the default cache.
+#[test]
+fn more_keys_than_the_cache_holds_are_kept_on_disk() {
+    let Some(cluster) = kafka::shared() else { return };
+    let long = std::env::var("KEYLANE_STATE_KEYS").ok().map(|keys| keys.parse().expect("a number of keys"));
+    let keys: usize = long.unwrap_or(100_000);
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let settings =
+        settings(&flow, 0).set("handlers.t.keys", "cache", if long.is_some() { "64MiB" } else { "1MiB" });
+    // Every key once, then a tenth of them again, from everywhere.
+    let numbers = (0..keys).chain((0..keys / 10).map(|number| number * 7 % keys));
+    produce(
+        &flow,
+        numbers.zip(0..).map(|(key, number): (_, usize)| {
+            Record::new(format!("key-{key:09}"), format!("{number} ")).with("outputs", "0")
+        }),
+    );
+    let mut keylane = Keylane::run(&settings, &[]);
+    let mut peak = None;
+    wait::until("everything to be committed", wait::STATE_TIMEOUT * 10, || {
+        peak = keylane.peak_bytes().or(peak);
+        flow.lag() == 0
+    });
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let report = fold::check(&flow, |_| Expected::Outputs(0));
+    report.assert_clean();
+    assert_eq!(report.keys, keys);
+    let peak = peak.expect("the process ran") >> 20;
+    print_line(&format!("{keys} keys, peak memory {peak} MiB"));
+    assert!(peak < 700, "{peak} MiB");
+}
+
 /// Calls wait for a file that can't be written, and nothing is lost.
 #[test]
 fn a_full_disk_holds_its_partitions_until_there_is_room() {
