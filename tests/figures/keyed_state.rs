@@ -1,5 +1,8 @@
 //! Keyed state: the cost of an event whose state changes, with all states in the cache and with a small cache, and the rate
 //! at which lost files are restored.
+//!
+//! The first event of each key needs its file, whatever the cache. Therefore a second topic has only these events, and the
+//! cost of a later event is the difference between the two topics, divided by the number of later events.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +26,9 @@ const CACHES: [&str; 2] = ["1GiB", "64MiB"];
 /// Each round, with each cache: all events, then a restart without files.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cluster = pairs::broker()?;
+    anyhow::ensure!(options.events > options.keys, "more `--events` than `--keys` are needed");
     let topic = pairs::write_topic(&cluster, options.events, options.keys)?;
+    let first = pairs::write_topic(&cluster, options.keys, options.keys)?;
     let settings = |input: &str, cache: &str| {
         let name = unique("figures-state");
         let folder = janitor::folder(&name);
@@ -42,37 +47,44 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let mut measured = Vec::new();
     for round in 1..=options.pairs {
         for cache in CACHES {
+            let (first_settings, first_changelog, first_folder) = settings(&first.name, cache);
+            let first_run = keylane::until_end(&first_settings, options)?;
             let (settings, changelog, folder) = settings(&topic.name, cache);
             let run = keylane::until_end(&settings, options)?;
             let restored = restore(&settings, &folder, options)?;
-            cluster.admin().delete_topic(&changelog);
-            std::fs::remove_dir_all(&folder).context("the files of the states")?;
-            measured.push((cache, topic.events, run, restored));
+            for (changelog, folder) in [(first_changelog, first_folder), (changelog, folder)] {
+                cluster.admin().delete_topic(&changelog);
+                std::fs::remove_dir_all(&folder).context("the files of the states")?;
+            }
+            let later = run.usage.cpu.saturating_sub(first_run.usage.cpu);
+            let later = micros_each(topic.events - first.events, later);
+            measured.push((cache, later, run, restored));
             let mut cells = vec![round.to_string(), cache.to_owned()];
-            cells.extend(row(topic.events, &run, &restored));
+            cells.extend(row(topic.events, later, &run, &restored));
             table.row(cells);
         }
     }
     table.print();
     for cache in CACHES {
         let of_cache = || measured.iter().filter(|(known, ..)| *known == cache);
-        let median = |of: fn(&(&str, u64, Run, Restored)) -> f64| {
-            Median::of(of_cache().map(of)).map_or_else(String::new, |median| median.text(2))
+        let median = |decimals, of: fn(&(&str, f64, Run, Restored)) -> f64| {
+            Median::of(of_cache().map(of)).map_or_else(String::new, |median| median.text(decimals))
         };
         report::line(&format!(
-            "median, cache {cache}: {} µs of CPU per event, {} peak MiB, {} records/s restored",
-            median(|(_, events, run, _)| micros_each(*events, run.usage.cpu)),
-            median(|(_, _, run, _)| mebibytes(run.usage.peak_memory)),
-            median(|(.., restored)| rate(restored.records, restored.took)),
+            "median, cache {cache}: {} µs of CPU per later event, {} peak MiB, {} records/s restored",
+            median(2, |(_, later, ..)| *later),
+            median(0, |(_, _, run, _)| mebibytes(run.usage.peak_memory)),
+            median(0, |(.., restored)| rate(restored.records, restored.took)),
         ));
     }
     Ok(())
 }
 
-fn row(events: u64, run: &Run, restored: &Restored) -> [String; 7] {
+fn row(events: u64, later: f64, run: &Run, restored: &Restored) -> [String; 8] {
     [
         format_number(rate(events, run.working), 0),
         format_number(micros_each(events, run.usage.cpu), 2),
+        format_number(later, 2),
         format_number(mebibytes(run.usage.peak_memory), 0),
         format_number(run.usage.others, 2),
         format_number(float(restored.records), 0),

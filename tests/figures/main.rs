@@ -59,7 +59,7 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   transactional  the same under transactional delivery, compared with at-least-once delivery: many keys, one hot key, and
             the time until outputs are visible (use --seconds 30)
   keyed-state  a handler whose event changes the state of its key, with all states in the cache and with the default cache,
-            and the restore of lost files (use --keys 1000000)
+            and the restore of lost files (use --keys 1000000 --events 3000000)
   scrape    a no-op handler with a scrape of its metrics every second, compared with its admin server off
   status    the status of 1,000 partitions, as a request, in the event loop, and with `keylane status`
   serve     a broker with the topic, until standard input ends, for use with a profiler";

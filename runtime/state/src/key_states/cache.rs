@@ -45,11 +45,14 @@ impl StateCache {
     }
 
     pub(super) fn insert(&mut self, key: Arc<[u8]>, value: StateValue) {
-        self.old.remove(&key);
-        let key_bytes = key.len();
-        self.young_bytes += ENTRY_BYTES + key_bytes + length(&value);
-        if let Some(before) = self.young.insert(key, value) {
-            self.young_bytes -= ENTRY_BYTES + key_bytes + length(&before);
+        self.young_bytes += length(&value);
+        // A key is in one generation at most.
+        if let Some(known) = self.young.get_mut(&key) {
+            self.young_bytes -= length(&mem::replace(known, value));
+        } else {
+            self.old.remove(&key);
+            self.young_bytes += ENTRY_BYTES + key.len();
+            self.young.insert(key, value);
         }
         self.age();
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::{Change, KeyStates};
+use super::KeyStates;
 
 /// The keys that are remembered. With more, the answer is not used.
 const KEYS_MAX: usize = 100_000;
@@ -36,9 +36,7 @@ impl KeyStates {
     pub fn forgotten(&mut self, number: u64, keys: Vec<Box<[u8]>>) {
         self.require_above(number);
         for key in keys {
-            let key: Arc<[u8]> = key.into();
-            self.changes.push_back(Change { number, key: Arc::clone(&key) });
-            self.uncommitted.entry(key).or_default().0.push_back((number, None));
+            self.push(&key.into(), (number, None));
         }
     }
 

@@ -8,12 +8,14 @@
 mod cache;
 mod forgetting;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::Entry;
+use crate::store;
 use cache::StateCache;
 use forgetting::CommittedSince;
 
@@ -32,9 +34,15 @@ pub struct KeyStates {
     committed_since: Option<CommittedSince>,
 }
 
-/// The uncommitted states of one key, with the numbers of the events that left them, ascending.
-#[derive(Debug, Default)]
-struct Versions(VecDeque<(u64, StateValue)>);
+/// An uncommitted state, with the number of the event that left it.
+type Version = (u64, StateValue);
+
+/// The uncommitted states of one key, ascending. Mostly there is one, so it needs no allocation.
+#[derive(Debug)]
+struct Versions {
+    first: Version,
+    later: VecDeque<Version>,
+}
 
 #[derive(Debug)]
 struct Change {
@@ -43,11 +51,19 @@ struct Change {
 }
 
 impl Versions {
+    fn new(first: Version) -> Versions {
+        Versions { first, later: VecDeque::new() }
+    }
+
+    fn last(&self) -> &Version {
+        self.later.back().unwrap_or(&self.first)
+    }
+
     /// Returns the last state that an event up to this number has left.
-    fn last_through(&self, through: u64) -> Option<(u64, &StateValue)> {
-        let count = self.0.partition_point(|&(number, _)| number <= through);
-        let last = count.checked_sub(1).and_then(|last| self.0.get(last))?;
-        Some((last.0, &last.1))
+    fn last_through(&self, through: u64) -> Option<&Version> {
+        let count = self.later.partition_point(|&(number, _)| number <= through);
+        let last = count.checked_sub(1).and_then(|last| self.later.get(last));
+        last.or_else(|| Some(&self.first).filter(|(number, _)| *number <= through))
     }
 }
 
@@ -70,16 +86,16 @@ impl KeyStates {
 
     /// Returns the state of a key for its next event; `None`: only the store knows it.
     pub fn get(&mut self, key: &[u8]) -> Option<StateValue> {
-        if let Some((_, last)) = self.uncommitted.get(key).and_then(|versions| versions.0.back()) {
-            return Some(last.clone());
+        if let Some(versions) = self.uncommitted.get(key) {
+            return Some(versions.last().1.clone());
         }
         self.cache.get(key)
     }
 
     /// Adds a state that was read from the store, unless it is known: the store is never ahead of what is known here.
-    pub fn loaded(&mut self, key: &[u8], value: StateValue) {
+    pub fn loaded(&mut self, key: &Arc<[u8]>, value: StateValue) {
         if !self.uncommitted.contains_key(key) && self.cache.get(key).is_none() {
-            self.cache.insert(key.into(), value);
+            self.cache.insert(Arc::clone(key), value);
         }
     }
 
@@ -87,14 +103,17 @@ impl KeyStates {
     ///
     /// # Panics
     /// If the number is not above those before it.
-    pub fn changed(&mut self, number: u64, key: &[u8], value: StateValue) {
+    pub fn changed(&mut self, number: u64, key: &Arc<[u8]>, value: StateValue) {
         self.require_above(number);
-        let key = match self.uncommitted.get_key_value(key) {
-            Some((key, _)) => Arc::clone(key),
-            None => key.into(),
-        };
-        self.changes.push_back(Change { number, key: Arc::clone(&key) });
-        self.uncommitted.entry(key).or_default().0.push_back((number, value));
+        self.push(key, (number, value));
+    }
+
+    fn push(&mut self, key: &Arc<[u8]>, version: Version) {
+        self.changes.push_back(Change { number: version.0, key: Arc::clone(key) });
+        match self.uncommitted.entry(Arc::clone(key)) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Versions::new(version))),
+            Entry::Occupied(mut known) => known.get_mut().later.push_back(version),
+        }
     }
 
     fn require_above(&self, number: u64) {
@@ -108,7 +127,7 @@ impl KeyStates {
         for Change { number, key } in self.changes.iter().take_while(|change| change.number <= through) {
             let last = self.uncommitted.get(key).and_then(|versions| versions.last_through(through));
             if let Some((last, value)) = last
-                && last == *number
+                && last == number
             {
                 each(key, value.as_deref());
             }
@@ -119,22 +138,25 @@ impl KeyStates {
     /// store, the last of each key.
     ///
     /// `changed_ms`: the time of the change, as the store keeps it, in milliseconds since 1970.
-    pub fn committed(&mut self, through: u64, changed_ms: i64) -> Vec<Entry> {
+    pub fn committed(&mut self, through: u64, changed_ms: i64) -> Vec<store::Entry> {
         let mut entries = Vec::new();
         while let Some(Change { number, key }) = self.changes.pop_front_if(|change| change.number <= through)
         {
             let Some(versions) = self.uncommitted.get_mut(&key) else { continue };
-            let value = versions.0.pop_front().and_then(|(_, value)| value);
-            let next = versions.0.front().map(|&(number, _)| number);
-            if next.is_some_and(|next| next <= through) {
-                continue; // a later state of the key is committed, too
-            }
-            debug_assert!(next.is_none_or(|next| next > number), "versions ascend");
-            entries.push(Entry::new(&key, value.as_deref(), Some(changed_ms)));
+            let value = match versions.later.pop_front() {
+                None => self.uncommitted.remove(&key).and_then(|versions| versions.first.1),
+                Some(next) => {
+                    debug_assert!(next.0 > number, "versions ascend");
+                    let is_last = next.0 > through;
+                    let (_, value) = mem::replace(&mut versions.first, next);
+                    if !is_last {
+                        continue; // a later state of the key is committed, too
+                    }
+                    value
+                }
+            };
+            entries.push(store::Entry::new(&key, value.as_deref(), Some(changed_ms)));
             self.note_committed(&key);
-            if next.is_none() {
-                self.uncommitted.remove(&key);
-            }
             self.cache.insert(key, value);
         }
         entries

@@ -8,6 +8,10 @@ fn value(text: &str) -> StateValue {
     Some(text.as_bytes().into())
 }
 
+fn key(bytes: &[u8]) -> Arc<[u8]> {
+    bytes.into()
+}
+
 fn claimed(states: &KeyStates, through: u64) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let mut records = Vec::new();
     states.claimed(through, |key, value| records.push((key.to_vec(), value.map(<[u8]>::to_vec))));
@@ -21,10 +25,10 @@ fn entry(key: &str, value: Option<&str>) -> (Vec<u8>, Option<Vec<u8>>) {
 #[test]
 fn a_transaction_has_the_last_state_of_each_key_up_to_its_number() {
     let mut states = KeyStates::new(1 << 20);
-    states.changed(1, b"a", value("a1"));
-    states.changed(2, b"b", value("b2"));
-    states.changed(4, b"a", value("a4"));
-    states.changed(7, b"a", None);
+    states.changed(1, &key(b"a"), value("a1"));
+    states.changed(2, &key(b"b"), value("b2"));
+    states.changed(4, &key(b"a"), value("a4"));
+    states.changed(7, &key(b"a"), None);
     assert_eq!(claimed(&states, 1), [entry("a", Some("a1"))]);
     assert_eq!(claimed(&states, 5), [entry("b", Some("b2")), entry("a", Some("a4"))]);
     assert_eq!(claimed(&states, 9), [entry("b", Some("b2")), entry("a", None)]);
@@ -42,12 +46,12 @@ fn a_transaction_has_the_last_state_of_each_key_up_to_its_number() {
 fn only_what_is_unknown_is_taken_from_the_store() {
     let mut states = KeyStates::new(1 << 20);
     assert_eq!(states.get(b"a"), None);
-    states.loaded(b"a", value("stored"));
-    states.changed(3, b"b", value("new"));
-    states.loaded(b"b", value("old"));
+    states.loaded(&key(b"a"), value("stored"));
+    states.changed(3, &key(b"b"), value("new"));
+    states.loaded(&key(b"b"), value("old"));
     assert_eq!((states.get(b"a"), states.get(b"b")), (Some(value("stored")), Some(value("new"))));
     states.committed(3, 70);
-    states.loaded(b"b", value("old"));
+    states.loaded(&key(b"b"), value("old"));
     assert_eq!(states.get(b"b"), Some(value("new")));
 }
 
@@ -58,10 +62,10 @@ fn keys(keys: &[&str]) -> Vec<Box<[u8]>> {
 #[test]
 fn a_forgotten_state_is_deleted_and_a_later_change_is_newer() {
     let mut states = KeyStates::new(1 << 20);
-    states.changed(1, b"c", value("c1"));
+    states.changed(1, &key(b"c"), value("c1"));
     states.forgotten(2, keys(&["a", "b"]));
     assert_eq!(states.get(b"a"), Some(None), "the next event finds no state");
-    states.changed(3, b"a", value("a3"));
+    states.changed(3, &key(b"a"), value("a3"));
     assert_eq!(claimed(&states, 2), [entry("c", Some("c1")), entry("a", None), entry("b", None)]);
     assert_eq!(claimed(&states, 3), [entry("c", Some("c1")), entry("b", None), entry("a", Some("a3"))]);
     let entries = states.committed(2, 70);
@@ -74,18 +78,18 @@ fn a_forgotten_state_is_deleted_and_a_later_change_is_newer() {
 fn a_state_that_changed_while_the_store_searched_is_not_forgotten() {
     let mut states = KeyStates::new(0);
     assert_eq!(states.end_scan(keys(&["a"])), None, "no search has begun");
-    states.changed(1, b"before", value("1"));
+    states.changed(1, &key(b"before"), value("1"));
     states.committed(1, 70);
-    states.changed(2, b"first", value("2"));
+    states.changed(2, &key(b"first"), value("2"));
     states.begin_scan();
-    states.changed(3, b"then", value("3"));
-    states.changed(4, b"uncommitted", value("4"));
+    states.changed(3, &key(b"then"), value("3"));
+    states.changed(4, &key(b"uncommitted"), value("4"));
     states.committed(3, 70);
     let expired = keys(&["before", "first", "old", "then", "uncommitted"]);
     assert_eq!(states.end_scan(expired), Some(keys(&["before", "old"])));
     states.begin_scan();
     for number in 5..=100_010 {
-        states.changed(number, &number.to_be_bytes(), value("5"));
+        states.changed(number, &key(&number.to_be_bytes()), value("5"));
     }
     states.committed(100_010, 70);
     assert_eq!(states.end_scan(keys(&["old"])), None, "too much has changed");
@@ -119,7 +123,7 @@ proptest! {
             match step {
                 Step::Change(key, value) => {
                     number += 2;
-                    states.changed(number, &[key], value.map(|byte| [byte].as_slice().into()));
+                    states.changed(number, &Arc::from([key].as_slice()), value.map(|byte| [byte].as_slice().into()));
                     all.insert(key, value);
                     pending.push_back((number, key, value));
                 }
@@ -142,7 +146,7 @@ proptest! {
                 Step::Read(key) => {
                     let stored = || store.get(&key).copied().flatten().map(|byte| Arc::from([byte].as_slice()));
                     let seen = states.get(&[key]).unwrap_or_else(|| {
-                        states.loaded(&[key], stored());
+                        states.loaded(&Arc::from([key].as_slice()), stored());
                         stored()
                     });
                     let expected = all.get(&key).copied().flatten();

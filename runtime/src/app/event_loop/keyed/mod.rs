@@ -72,6 +72,8 @@ pub(in crate::app) struct Keyed {
     owned: BTreeMap<Partition, OwnedStates>,
     calls: StatefulCalls,
     last_session: u64,
+    /// Reused: the record of a state.
+    record: Vec<u8>,
     /// Number of restores so far, and of the records that they read.
     restores: u64,
     restored_records: u64,
@@ -99,6 +101,7 @@ impl Keyed {
             owned: BTreeMap::new(),
             calls: StatefulCalls::default(),
             last_session: 0,
+            record: Vec::new(),
             restores: 0,
             restored_records: 0,
             search_at: Duration::ZERO,

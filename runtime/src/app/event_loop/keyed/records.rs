@@ -68,9 +68,9 @@ impl Keyed {
                 continue;
             }
             let value = change.state.map(|state| {
-                let mut value = Vec::with_capacity(state.len() + STATE_RECORD_OVERHEAD);
-                StateRecord::encode(self.settings.version, state, &mut value);
-                Arc::from(value)
+                self.record.clear();
+                StateRecord::encode(self.settings.version, state, &mut self.record);
+                Arc::from(self.record.as_slice())
             });
             owned.states.changed(kept.number.0, &lane.key, value);
         }

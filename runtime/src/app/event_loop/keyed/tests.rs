@@ -72,7 +72,7 @@ fn what_is_committed_while_a_lost_file_is_restored_is_newer_than_what_is_restore
     let session = keyed.owned[&P0].session;
     keyed.store_lost(P0, session, 0);
     let states = &mut keyed.owned.get_mut(&P0).expect("an owned partition").states;
-    states.changed(1, KEY, Some(b"new".as_slice().into()));
+    states.changed(1, &KEY.into(), Some(b"new".as_slice().into()));
     let claims = vec![EffectClaim { ownership: OWNERSHIP, through: SettleNumber(1) }];
     keyed.committed(&CommittedClaims { claims, written: Vec::new(), began_ms: 0 });
     // The reader of the changelog is behind: it finds the former state of the key.
@@ -95,7 +95,7 @@ fn commit(keyed: &mut Keyed, through: u64, began_ms: i64) {
 
 fn change(keyed: &mut Keyed, number: u64, key: &[u8]) {
     let states = &mut keyed.owned.get_mut(&P0).expect("an owned partition").states;
-    states.changed(number, key, Some(b"state".as_slice().into()));
+    states.changed(number, &key.into(), Some(b"state".as_slice().into()));
 }
 
 /// Handles the answer to the step of a search that has begun. `busy`: a key with an event. Returns what the core is given.
