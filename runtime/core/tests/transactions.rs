@@ -287,8 +287,8 @@ fn no_call_begins_while_settled_events_wait_too_long_or_are_too_many() {
     for offset in 0..4 {
         emit(&mut shell, offset, 10); // excluded: they do not count
     }
-    for offset in 0..3 {
-        shell.fetch(P1, &[(offset, 9 + offset as u64)]);
+    for (offset, lane) in [(0, 9), (1, 10), (2, 11)] {
+        shell.fetch(P1, &[(offset, lane)]);
         end_with_output(&mut shell, 10);
     }
     shell.fetch(P1, &[(3, 20), (4, 21)]);
