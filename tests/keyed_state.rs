@@ -190,7 +190,8 @@ fn a_state_of_a_newer_version_is_not_read() {
 #[test]
 fn more_keys_than_the_cache_holds_are_kept_on_disk() {
     let Some(cluster) = kafka::shared() else { return };
-    let long = std::env::var("KEYLANE_STATE_KEYS").ok().map(|keys| keys.parse().expect("a number of keys"));
+    let long = std::env::var_os("KEYLANE_STATE_KEYS");
+    let long = long.map(|keys| keys.to_str().and_then(|keys| keys.parse().ok()).expect("a number of keys"));
     let keys: usize = long.unwrap_or(100_000);
     let flow = Flow::new(cluster, PARTITIONS, &[]);
     let settings =

@@ -114,7 +114,7 @@ impl World {
             && let Some(session) = keyed.sessions.get_mut(&to.partition)
             && let Some(known) = &mut session.states
         {
-            known.loaded(key, value.clone());
+            known.loaded(&key.into(), value.clone());
             seen = known.get(key).unwrap_or(value);
         }
         let (mut call, mut lane) = (call, lane);
