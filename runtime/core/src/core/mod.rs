@@ -4,8 +4,9 @@
 //! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
 //! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
-//! `forgetting` numbers the deletions of old states, `closing` ends ownerships, `stalls` reports blocked partitions, `unfetched` detects records that do not arrive, `scans`
-//! runs the checks that depend on time, `until_end` detects the end of `run --until-end`.
+//! `forgetting` numbers the deletions of old states, `closing` ends ownerships, `stalls` reports blocked partitions,
+//! `unfetched` detects records that do not arrive, `scans` runs the checks that depend on time, `until_end` detects the end
+//! of `run --until-end`.
 
 mod attempts;
 mod closing;
