@@ -41,8 +41,18 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         (settings, name, folder)
     };
     keylane::warm_up(&settings(&topic::empty(&cluster), CACHES[0]).0, options)?;
-    let titles =
-        ["round", "cache", "events/s", "µs CPU", "peak MiB", "others", "restored", "records/s", "µs CPU"];
+    let titles = [
+        "round",
+        "cache",
+        "events/s",
+        "µs CPU",
+        "later",
+        "peak MiB",
+        "others",
+        "restored",
+        "records/s",
+        "µs CPU",
+    ];
     let mut table = Table::new(&titles);
     let mut measured = Vec::new();
     for round in 1..=options.pairs {
