@@ -8,6 +8,7 @@
 //! ([`child`]). Each run also shows how much of the machine other processes used meanwhile
 //! ([`machine`]), so that a figure from a busy machine is recognizable.
 
+mod before;
 mod child;
 mod embedded;
 mod emit;
@@ -43,6 +44,7 @@ const USAGE: &str = "\
 usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--workers N] [--binary FILE]
 
   w1        a no-op handler, compared with a plain librdkafka loop, in interleaved pairs
+  before    a no-op handler, compared with the same under another build of Keylane (use --binary FILE)
   emit      a handler that emits one output per event, compared with a plain consume-produce loop
   keys      peak memory with 100,000 and with 1,000,000 distinct keys
   idle      CPU time with 8 partitions assigned and no events
@@ -80,6 +82,7 @@ fn run(arguments: &[String]) -> Result<()> {
         arguments.split_first().map_or(("", arguments), |(first, rest)| (first.as_str(), rest));
     match workload {
         "w1" => pairs::measure(&Options::parse(rest)?),
+        "before" => before::measure(&Options::parse(rest)?),
         "emit" => emit::measure(&Options::parse(rest)?),
         "keys" => keys::measure(&Options::parse(rest)?),
         "idle" => idle::measure(&Options::parse(rest)?),

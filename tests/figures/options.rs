@@ -17,8 +17,8 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     /// Keylane's worker threads; `None`: its default.
     pub(crate) workers: Option<u64>,
-    /// For `w1`, `emit` and `keys`: an existing `keylane` binary. `None`: the one of this workspace, built with
-    /// the profile of this program.
+    /// For `before`, `w1`, `emit` and `keys`: an existing `keylane` binary. `None`: the one of this workspace, built
+    /// with the profile of this program.
     pub(crate) binary: Option<PathBuf>,
 }
 
