@@ -241,6 +241,9 @@ fn a_full_disk_holds_its_partitions_until_there_is_room() {
     wait::until("calls to wait for the file", wait::STATE_TIMEOUT, || {
         at(&shown.handler(), "/keyed_state/loading_calls").as_u64().is_some_and(|calls| calls > 0)
     });
+    wait::until("the status to say so", wait::STATE_TIMEOUT, || {
+        at(&shown.handler(), "/partitions/0/blocked/reason") == "state_loading"
+    });
     let failed = at(&shown.handler(), "/keyed_state/failed/0");
     assert!(failed["error"].as_str().is_some_and(|error| error.contains("space")), "{failed}");
     keylane.resize_disk(&files(&settings), "64m");

@@ -80,6 +80,7 @@ impl World {
         let Some(blocked) = view.blocked else { return };
         let is_in_lane = match blocked.blocked_on {
             BlockedOn::Guest
+            | BlockedOn::StateLoading
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
             | BlockedOn::DeadLetterUnacked => lanes.iter().any(|lane| Some(lane.offset) == blocked.offset),
@@ -151,6 +152,7 @@ impl World {
             }
             BlockedOn::Undispatched
             | BlockedOn::Guest
+            | BlockedOn::StateLoading
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
             | BlockedOn::DeadLetterUnacked

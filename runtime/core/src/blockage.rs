@@ -35,6 +35,9 @@ pub enum BlockedOn {
     Undispatched,
     /// The guest.
     Guest,
+    /// The state of its key, which is loaded. The core does not know states and reports `Guest`: who gives the states to
+    /// calls replaces it.
+    StateLoading,
     /// The time between two attempts.
     Retry,
     /// The acknowledgement of its outputs.

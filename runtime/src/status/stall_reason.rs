@@ -62,6 +62,13 @@ pub const RUNNING: StallReason = StallReason {
     remedy: "check what the handler waits for; `timeout` ends the call",
 };
 
+/// The call waits for the store of states.
+pub const STATE_LOADING: StallReason = StallReason {
+    code: "state_loading",
+    meaning: "the call of the event waits for the state of a key, which is read from a file",
+    remedy: "see `file of keyed state failed` in the log, and check the disk of `keys.dir`",
+};
+
 /// The delay before the next attempt.
 pub const RETRYING: StallReason = StallReason {
     code: "retrying",
@@ -126,13 +133,14 @@ pub const LEADER_UNAVAILABLE: StallReason = StallReason {
 };
 
 /// All reasons that this version reports.
-pub const STALL_REASONS: [StallReason; 15] = [
+pub const STALL_REASONS: [StallReason; 16] = [
     START_UNKNOWN,
     REBALANCE_PENDING,
     RELEASING,
     STOPPED,
     WAITING,
     RUNNING,
+    STATE_LOADING,
     RETRYING,
     OUTPUTS_UNACKED,
     DEAD_LETTER_UNACKED,

@@ -252,7 +252,7 @@ impl EventLoop {
                 }
 
                 // Reports
-                Action::ReportStall(blockage) => self.report_stall(&blockage),
+                Action::ReportStall(blockage) => self.report_stall(blockage),
                 Action::StallEnded { partition, resumed } => log.stall_ended(partition, resumed),
                 Action::Notice(notice) => self.noticed(notice),
             }

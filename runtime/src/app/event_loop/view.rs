@@ -53,8 +53,12 @@ impl EventLoop {
         busy
     }
 
-    pub(super) fn report_stall(&mut self, blockage: &Blockage) {
-        let EventLoop { log, reading, publishing, closing, observing, .. } = self;
+    pub(super) fn report_stall(&mut self, mut blockage: Blockage) {
+        let EventLoop { keyed, log, reading, publishing, closing, observing, .. } = self;
+        if let Some(keyed) = keyed {
+            keyed.correct(&mut blockage);
+        }
+        let blockage = &blockage;
         let lane = observing.lane_of(blockage, reading.lane_rule(), reading.arena());
         let awaited = publishing.awaited_topics(blockage).join(", ");
         let details = StallDetails {
@@ -74,7 +78,11 @@ impl EventLoop {
 
     /// Returns a snapshot of the handler. It is made only on request, because it scans the partitions.
     pub(super) fn view(&self) -> HandlerView {
-        let core = self.core.view();
+        let mut core = self.core.view();
+        if let Some(keyed) = &self.keyed {
+            let blockages = core.partitions.iter_mut().filter_map(|partition| partition.blocked.as_mut());
+            blockages.for_each(|blockage| keyed.correct(blockage));
+        }
         let (rule, arena) = (self.reading.lane_rule(), self.reading.arena());
         let awaited_topics = |blockage: &Blockage| self.publishing.awaited_topics(blockage);
         let observed = self.observing.view(&self.core, &core, (rule, arena), awaited_topics);

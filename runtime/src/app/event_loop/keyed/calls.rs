@@ -60,6 +60,11 @@ impl StatefulCalls {
         self.waiting.len()
     }
 
+    /// Returns whether a call waits for states.
+    pub(super) fn is_waiting(&self, call: CallId) -> bool {
+        self.waiting.contains_key(&call)
+    }
+
     /// Returns the lanes of a call whose end is handled.
     pub(super) fn lanes_of(&self, call: CallId) -> &[CallLane] {
         self.lanes.get(call.slot as usize).map_or(&[], Vec::as_slice)

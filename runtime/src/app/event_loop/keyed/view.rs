@@ -1,11 +1,22 @@
 //! A snapshot of the keyed state of a handler.
 
+use keylane_core::{BlockedOn, Blockage};
+
 use crate::status::keyed_state::{FailedFileStatus, KeyedStateStatus, RestoringStatus};
 
 use super::Keyed;
 use super::partitions::Step;
 
 impl Keyed {
+    /// Corrects a blockage: the core does not know that a call waits for states and has not reached the guest.
+    pub(in crate::app::event_loop) fn correct(&self, blockage: &mut Blockage) {
+        if blockage.blocked_on == BlockedOn::Guest
+            && blockage.call_row.is_some_and(|(call, _)| self.calls.is_waiting(call))
+        {
+            blockage.blocked_on = BlockedOn::StateLoading;
+        }
+    }
+
     pub(in crate::app::event_loop) fn view(&self) -> KeyedStateStatus {
         let name = |topic: u16| self.topics.get(usize::from(topic)).map_or("?", |(name, _)| name).to_owned();
         let restoring = self.owned.iter().filter_map(|(partition, owned)| {
