@@ -118,10 +118,10 @@ mod tests {
         let mut value = Vec::new();
         StateRecord::encode(2, b"7", &mut value);
         let entry = entry_of(Some(b"\x01ada"), Some(&value), Some(70), 2).expect("a state");
-        assert_eq!((&*entry.key, entry.value()), (&b"\x01ada"[..], Some(value.as_slice())));
-        assert_eq!(entry.changed_ms(), Some(70));
+        assert_eq!((&*entry.key, entry.value.as_deref()), (&b"\x01ada"[..], Some(value.as_slice())));
+        assert_eq!(entry.changed_ms, Some(70));
         let deleted = entry_of(Some(b"\x01ada"), None, Some(70), 2).expect("a tombstone");
-        assert_eq!(deleted.value(), None);
+        assert_eq!(deleted.value, None);
         fn error(key: Option<&[u8]>, value: Option<&[u8]>, version: u32) -> String {
             entry_of(key, value, None, version).expect_err("not a state")
         }

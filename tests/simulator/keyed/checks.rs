@@ -180,7 +180,7 @@ impl World {
     /// The store gets entries of committed transactions only.
     pub(super) fn check_entries(&mut self, p: usize, index: usize, entries: &[Entry]) {
         for entry in entries {
-            let value: StateValue = entry.value().map(Arc::from);
+            let value: StateValue = entry.value.clone();
             let known = self.keyed.truths[index].decided.contains(&(entry.key.as_ref().into(), value));
             self.require(known, "T5 store", index, -1, || {
                 format!("process {p} stores {entry:?}, which no transaction has committed")

@@ -87,7 +87,7 @@ impl Store {
     /// Whether these entries would change the content.
     fn differs(&self, entries: &[Entry]) -> bool {
         let is_new =
-            |entry: &&Entry| self.content.get(&entry.key[..]).map(|row| &*row.value) != entry.value();
+            |entry: &&Entry| self.content.get(&entry.key[..]).map(|row| &*row.value) != entry.value.as_deref();
         entries.iter().filter(|entry| entry.key[..] != BINDING_KEY).any(|entry| is_new(&entry))
     }
 
@@ -224,8 +224,8 @@ impl World {
                 self.check_entries(p, index, &entries);
                 let Some(session) = self.session(p, index) else { return };
                 for entry in entries {
-                    let value = entry.value().map(Arc::from);
-                    session.store.insert(&entry.key[..].into(), value.as_ref(), entry.changed_ms());
+                    let value = entry.value.clone();
+                    session.store.insert(&entry.key[..].into(), value.as_ref(), entry.changed_ms);
                 }
                 if let Some((position, complete_at)) = through {
                     (session.store.position, session.store.complete_at) = (position, complete_at);

@@ -155,7 +155,11 @@ impl KeyStates {
                     value
                 }
             };
-            entries.push(store::Entry::new(&key, value.as_deref(), Some(changed_ms)));
+            entries.push(store::Entry {
+                key: Arc::clone(&key),
+                value: value.clone(),
+                changed_ms: Some(changed_ms),
+            });
             self.note_committed(&key);
             self.cache.insert(key, value);
         }

@@ -35,8 +35,8 @@ fn a_transaction_has_the_last_state_of_each_key_up_to_its_number() {
     assert_eq!(states.get(b"a"), Some(None), "the handler sees what the last event has left");
     let entries = states.committed(4, 70);
     assert_eq!(entries.len(), 2);
-    assert_eq!(entries[0].changed_ms(), Some(70));
-    assert_eq!((entries[1].key.as_ref(), entries[1].value()), (&b"a"[..], Some(&b"a4"[..])));
+    assert_eq!(entries[0].changed_ms, Some(70));
+    assert_eq!((entries[1].key.as_ref(), entries[1].value.as_deref()), (&b"a"[..], Some(&b"a4"[..])));
     assert_eq!((states.uncommitted(), claimed(&states, 9)), (1, vec![entry("a", None)]));
     assert_eq!(states.committed(9, 70).len(), 1);
     assert_eq!((states.get(b"a"), states.get(b"b")), (Some(None), Some(value("b2"))));
@@ -69,7 +69,7 @@ fn a_forgotten_state_is_deleted_and_a_later_change_is_newer() {
     assert_eq!(claimed(&states, 2), [entry("c", Some("c1")), entry("a", None), entry("b", None)]);
     assert_eq!(claimed(&states, 3), [entry("c", Some("c1")), entry("b", None), entry("a", Some("a3"))]);
     let entries = states.committed(2, 70);
-    let committed: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.value())).collect();
+    let committed: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.value.as_deref())).collect();
     assert_eq!(committed, [(&b"c"[..], Some(&b"c1"[..])), (b"a", None), (b"b", None)]);
     assert_eq!((states.uncommitted(), states.get(b"b")), (1, Some(None)));
 }
@@ -135,7 +135,7 @@ proptest! {
                     prop_assert_eq!(records.len(), entries.len());
                     for ((key, value), entry) in records.iter().zip(&entries) {
                         prop_assert_eq!(key.as_slice(), entry.key.as_ref());
-                        prop_assert_eq!(value.as_deref(), entry.value());
+                        prop_assert_eq!(value.as_deref(), entry.value.as_deref());
                         store.insert(key[0], value.as_ref().map(|value| value[0]));
                     }
                     for (_, key, value) in pending.drain(..count) {

@@ -1,35 +1,47 @@
 //! The entries of a partition that are not in its file yet.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::row::Row;
 use super::types::{Entry, entry_bytes};
 
-/// The row of a key, or its deletion.
-type Row = Option<Box<[u8]>>;
+/// The value of a key, or its deletion.
+#[derive(Debug)]
+struct Newest {
+    value: Option<Arc<[u8]>>,
+    changed_ms: Option<i64>,
+}
+
+impl Newest {
+    fn row(&self) -> Option<Row<'_>> {
+        self.value.as_deref().map(|value| Row { changed_ms: self.changed_ms, value })
+    }
+}
 
 /// The newest entry of each key. A hash table, because a restore adds millions of entries; they are sorted once, when
 /// they are written, because a file is filled several times faster in the order of its keys.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    entries: HashMap<Box<[u8]>, Row, RandomState>,
+    entries: HashMap<Arc<[u8]>, Newest, RandomState>,
     bytes: usize,
 }
 
 impl Buffer {
     pub(super) fn add(&mut self, entry: Entry) {
-        let Entry { key, row } = entry;
+        let Entry { key, value, changed_ms } = entry;
         let length = key.len();
-        self.bytes += entry_bytes(&key, row.as_deref());
-        if let Some(replaced) = self.entries.insert(key, row) {
-            self.bytes -= entry_bytes(&[], replaced.as_deref()) + length;
+        self.bytes += entry_bytes(&key, value.as_deref());
+        if let Some(replaced) = self.entries.insert(key, Newest { value, changed_ms }) {
+            self.bytes -= entry_bytes(&[], replaced.value.as_deref()) + length;
         }
     }
 
-    /// Returns the newest row of a key; `None`: it is as in the file, `Some(None)`: it is deleted.
+    /// Returns the newest value of a key; `None`: it is as in the file, `Some(None)`: it is deleted.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.entries.get(key).map(|row| row.as_deref())
+        self.entries.get(key).map(|newest| newest.value.as_deref())
     }
 
     /// Returns the memory of the entries, as estimated by [`Entry::bytes`].
@@ -42,9 +54,8 @@ impl Buffer {
     }
 
     /// Returns all entries in the order of their keys.
-    pub(super) fn sorted(&self) -> Vec<(&[u8], Option<&[u8]>)> {
-        let entries = self.entries.iter().map(|(key, row)| (&**key, row.as_deref()));
-        let mut sorted: Vec<_> = entries.collect();
+    pub(super) fn sorted(&self) -> Vec<(&[u8], Option<Row<'_>>)> {
+        let mut sorted: Vec<_> = self.entries.iter().map(|(key, newest)| (&**key, newest.row())).collect();
         sorted.sort_unstable_by_key(|&(key, _)| key);
         sorted
     }
@@ -67,7 +78,7 @@ mod tests {
             buffer.add(entry(key, value));
         }
         let last = entry("a", Some("2"));
-        let expected: [(&[u8], Option<&[u8]>); 2] = [(b"a", last.row.as_deref()), (b"b", None)];
+        let expected: [(&[u8], Option<Row<'_>>); 2] = [(b"a", last.row()), (b"b", None)];
         assert_eq!(buffer.sorted(), expected);
         assert_eq!(buffer.get(b"b"), Some(None));
         assert_eq!(buffer.get(b"c"), None);

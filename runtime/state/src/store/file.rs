@@ -10,7 +10,7 @@ use redb::{
 };
 
 use super::header::Header;
-use super::row;
+use super::row::Row;
 use super::storage::Storage;
 use super::types::FileIdentity;
 
@@ -115,26 +115,35 @@ impl File {
     }
 
     /// Writes sorted entries and the header in one durable commit.
-    pub(super) fn write(&mut self, entries: &[(&[u8], Option<&[u8]>)], header: Header) -> Result<(), Fault> {
+    pub(super) fn write(
+        &mut self,
+        entries: &[(&[u8], Option<Row<'_>>)],
+        header: Header,
+    ) -> Result<(), Fault> {
         self.commit(entries, Some(header)).map_err(fault)?;
         self.header = Some(header);
         Ok(())
     }
 
     /// Adds sorted entries, which are lost if the file must be opened again before the next `write`.
-    pub(super) fn add(&self, entries: &[(&[u8], Option<&[u8]>)]) -> Result<(), Fault> {
+    pub(super) fn add(&self, entries: &[(&[u8], Option<Row<'_>>)]) -> Result<(), Fault> {
         self.commit(entries, None).map_err(fault)
     }
 
-    fn commit(&self, entries: &[(&[u8], Option<&[u8]>)], header: Option<Header>) -> Result<(), Error> {
+    fn commit(&self, entries: &[(&[u8], Option<Row<'_>>)], header: Option<Header>) -> Result<(), Error> {
         let mut transaction = self.database.begin_write()?;
         let durability = if header.is_some() { Durability::Immediate } else { Durability::None };
         transaction.set_durability(durability)?;
         {
             let mut table = transaction.open_table(ENTRIES)?;
-            for &(key, value) in entries {
-                match value {
-                    Some(value) => drop(table.insert(key, value)?),
+            let mut bytes = Vec::new();
+            for &(key, row) in entries {
+                match row {
+                    Some(row) => {
+                        bytes.clear();
+                        row.encode(&mut bytes);
+                        drop(table.insert(key, bytes.as_slice())?);
+                    }
                     None => drop(table.remove(key)?),
                 }
             }
@@ -171,7 +180,7 @@ impl Reader {
         let Some(table) = &self.0 else { return Ok(None) };
         let Some(row) = table.get(key).map_err(fault)? else { return Ok(None) };
         let not_a_row = || Fault::Damaged("a row has no time".to_owned());
-        row::value(row.value()).map(|value| Some(value.into())).ok_or_else(not_a_row)
+        Row::decode(row.value()).map(|row| Some(row.value.into())).ok_or_else(not_a_row)
     }
 
     /// Passes the keys after this one and their rows to `each`, in the order of the keys, until it returns false.

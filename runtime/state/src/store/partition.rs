@@ -9,7 +9,6 @@ use super::buffer::Buffer;
 use super::file::{Fault, File, Reader, Trust};
 use super::header::Header;
 use super::restore::Restore;
-use super::row;
 use super::scan::{Found, Scan};
 use super::storage::{Located, Storage};
 use super::types::{Entry, FileIdentity, SessionId, StoreEvent, StoreSpec};
@@ -276,7 +275,7 @@ impl Partition {
         let (partition, session) = (self.open.partition, self.open.session);
         while let Some(load) = self.loads.front() {
             let values = load.keys.iter().map(|key| match self.buffer.get(key) {
-                Some(row) => Ok(row.and_then(row::value).map(Into::into)),
+                Some(value) => Ok(value.map(Into::into)),
                 None => reader.get(key),
             });
             let (values, token) = (values.collect::<Result<_, Fault>>()?, load.token);

@@ -62,7 +62,7 @@ impl Restore {
             None => self.merge.insert(runs.merge().map_err(io)?),
         };
         let entries = merge.take(STEP).map_err(io)?;
-        let sorted: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.row.as_deref())).collect();
+        let sorted: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.row())).collect();
         file.add(&sorted)?;
         Ok(entries.len() < STEP)
     }

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::row::Row;
 use super::types::Entry;
 
 const DELETION: u32 = u32::MAX;
@@ -35,15 +36,20 @@ impl Runs {
     }
 
     /// Adds a run of sorted entries. A run that could not be written completely is overwritten by the next one.
-    pub(super) fn add(&mut self, entries: &[(&[u8], Option<&[u8]>)]) -> io::Result<()> {
+    pub(super) fn add(&mut self, entries: &[(&[u8], Option<Row<'_>>)]) -> io::Result<()> {
         let start = self.runs.last().map_or(0, |run| run.end);
         let mut writer =
             BufWriter::with_capacity(WRITE_BUFFER, Segment { file: &self.file, at: start..u64::MAX });
+        let mut bytes = Vec::new();
         for (key, row) in entries {
+            bytes.clear();
+            if let Some(row) = row {
+                row.encode(&mut bytes);
+            }
             writer.write_all(&length(key)?.to_be_bytes())?;
-            writer.write_all(&row.map_or(Ok(DELETION), length)?.to_be_bytes())?;
+            writer.write_all(&row.map_or(Ok(DELETION), |_| length(&bytes))?.to_be_bytes())?;
             writer.write_all(key)?;
-            writer.write_all(row.unwrap_or_default())?;
+            writer.write_all(&bytes)?;
         }
         let end = writer.into_inner().map_err(io::IntoInnerError::into_error)?.at.start;
         self.runs.push(start..end);
@@ -176,9 +182,12 @@ fn read_entry(reader: &mut BufReader<Segment<Arc<File>>>) -> io::Result<Option<E
         io::Result::Ok(bytes)
     };
     let key = bytes(key_length)?;
-    let is_deletion = u32::from_be_bytes(row_length) == DELETION;
-    let row = if is_deletion { None } else { Some(bytes(row_length)?) };
-    Ok(Some(Entry { key, row }))
+    if u32::from_be_bytes(row_length) == DELETION {
+        return Ok(Some(Entry::new(&key, None, None)));
+    }
+    let row = bytes(row_length)?;
+    let row = Row::decode(&row).ok_or_else(|| io::Error::other("a row has no time"))?;
+    Ok(Some(Entry::new(&key, Some(row.value), row.changed_ms)))
 }
 
 #[cfg(test)]
@@ -192,13 +201,14 @@ mod tests {
         let dir = TempDir::new("runs");
         std::fs::create_dir_all(dir.path()).expect("a folder");
         let mut runs = Runs::new(unnamed_file(dir.path(), 3).expect("a file"));
-        runs.add(&[(b"a", Some(b"1")), (b"b", Some(b"1")), (b"d", Some(b""))]).expect("written");
-        runs.add(&[(b"b", None), (b"c", Some(b"2"))]).expect("written");
+        let row = |value| Some(Row { changed_ms: Some(7), value });
+        runs.add(&[(b"a", row(b"1")), (b"b", row(b"1")), (b"d", row(b""))]).expect("written");
+        runs.add(&[(b"b", None), (b"c", row(b"2"))]).expect("written");
         runs.add(&[]).expect("written");
-        runs.add(&[(b"b", Some(b"3")), (b"c", None)]).expect("written");
-        let merged = |key: &[u8], row: Option<&[u8]>| Entry { key: key.into(), row: row.map(Into::into) };
+        runs.add(&[(b"b", row(b"3")), (b"c", None)]).expect("written");
+        let merged = |key: &[u8], value: &[u8]| Entry::new(key, Some(value), Some(7));
         let expected =
-            [merged(b"a", Some(b"1")), merged(b"b", Some(b"3")), merged(b"c", None), merged(b"d", Some(b""))];
+            [merged(b"a", b"1"), merged(b"b", b"3"), Entry::new(b"c", None, None), merged(b"d", b"")];
         for count in 1..=5 {
             let mut merge = runs.merge().expect("readable");
             let mut all = Vec::new();

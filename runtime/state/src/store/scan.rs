@@ -2,7 +2,7 @@
 
 use super::buffer::Buffer;
 use super::file::{Fault, Reader};
-use super::row;
+use super::row::Row;
 
 /// The rows of one step, and the bytes of their values: a few milliseconds.
 const ROWS_MAX: usize = 2_000;
@@ -31,7 +31,8 @@ impl Scan {
     pub(super) fn step(&self, reader: &Reader, buffer: &Buffer) -> Result<Found, Fault> {
         let (mut found, mut rows, mut bytes) = (Found::default(), 0, 0);
         reader.each_after(self.after.as_deref(), |key, row| {
-            let is_old = row::changed_ms(row).is_some_and(|changed| changed < self.changed_before_ms);
+            let changed = Row::decode(row).and_then(|row| row.changed_ms);
+            let is_old = changed.is_some_and(|changed| changed < self.changed_before_ms);
             // The binding of a partition is not the state of a key.
             if is_old && *key != crate::BINDING_KEY && buffer.get(key).is_none() {
                 found.expired.push(key.into());

@@ -1,9 +1,10 @@
 //! What the store and its caller exchange.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::row;
+use super::row::Row;
 
 /// How a store works.
 #[derive(Clone, Debug)]
@@ -31,35 +32,30 @@ pub struct FileIdentity {
     pub input_id: Option<[u8; 16]>,
 }
 
-/// A record of a committed transaction.
+/// A record of a committed transaction. It shares its key and value with the cache of the loop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The record key.
-    pub key: Box<[u8]>,
-    /// The row of the file; `None`: the key is deleted.
-    pub(super) row: Option<Box<[u8]>>,
+    pub key: Arc<[u8]>,
+    /// The value; `None`: the key is deleted.
+    pub value: Option<Arc<[u8]>>,
+    /// When it was changed, in milliseconds since 1970; `None`: not known.
+    pub changed_ms: Option<i64>,
 }
 
 impl Entry {
-    /// Creates the entry of a record. `value`: `None`, if the key is deleted. `changed_ms`: when it was changed, in
-    /// milliseconds since 1970; `None`: not known.
+    /// Creates the entry of a record by copying its bytes.
     pub fn new(key: &[u8], value: Option<&[u8]>, changed_ms: Option<i64>) -> Entry {
-        Entry { key: key.into(), row: value.map(|value| row::encode(value, changed_ms)) }
-    }
-
-    /// Returns the value; `None`: the key is deleted.
-    pub fn value(&self) -> Option<&[u8]> {
-        self.row.as_deref().and_then(row::value)
-    }
-
-    /// Returns when the value was changed, if that is known, in milliseconds since 1970.
-    pub fn changed_ms(&self) -> Option<i64> {
-        self.row.as_deref().and_then(row::changed_ms)
+        Entry { key: key.into(), value: value.map(Arc::from), changed_ms }
     }
 
     /// Returns the memory that the entry uses while it is queued, in bytes, with an allowance for its allocations.
     pub fn bytes(&self) -> usize {
-        entry_bytes(&self.key, self.row.as_deref())
+        entry_bytes(&self.key, self.value.as_deref())
+    }
+
+    pub(super) fn row(&self) -> Option<Row<'_>> {
+        self.value.as_deref().map(|value| Row { changed_ms: self.changed_ms, value })
     }
 }
 

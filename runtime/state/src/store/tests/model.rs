@@ -41,9 +41,9 @@ struct Model {
 impl Model {
     fn append(&mut self, entries: &[Entry]) -> i64 {
         for entry in entries {
-            match entry.value() {
-                Some(value) => drop(self.values.insert(entry.key.clone(), value.into())),
-                None => drop(self.values.remove(&entry.key)),
+            match entry.value.as_deref() {
+                Some(value) => drop(self.values.insert(entry.key[..].into(), value.into())),
+                None => drop(self.values.remove(&entry.key[..])),
             }
         }
         self.log.extend_from_slice(entries);
