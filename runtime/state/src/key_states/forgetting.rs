@@ -25,7 +25,7 @@ impl KeyStates {
     /// Returns the states that are still as the store has found them; `None`: that is not known any more.
     pub fn end_scan(&mut self, mut expired: Vec<Box<[u8]>>) -> Option<Vec<Box<[u8]>>> {
         let committed_since = self.committed_since.take()?;
-        expired.retain(|key| !committed_since.contains(&**key) && !self.uncommitted.contains_key(&**key));
+        expired.retain(|key| !committed_since.contains(&**key) && !self.is_uncommitted(key));
         Some(expired)
     }
 
@@ -36,7 +36,7 @@ impl KeyStates {
     pub fn forgotten(&mut self, number: u64, keys: Vec<Box<[u8]>>) {
         self.require_above(number);
         for key in keys {
-            self.push(&key.into(), (number, None));
+            self.push(number, &key.into(), None);
         }
     }
 

@@ -2,22 +2,19 @@
 //! whether a transaction has committed it or not.
 //!
 //! A state that an event changed is *uncommitted* until a committed transaction claims the event. Then it becomes an
-//! entry of the store, and of the cache. The store never contains more than the changelog, so it can be used after a
+//! entry of the store, and may be dropped here. The store never contains more than the changelog, so it can be used after a
 //! crash.
 
-mod cache;
+mod changes;
 mod forgetting;
+mod recent;
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
-use std::mem;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
 use crate::store;
-use cache::StateCache;
+use changes::{Change, ChangeId, Changes};
 use forgetting::CommittedSince;
+use recent::RecentStates;
 
 /// The value of a key record; `None`: the key has no state.
 pub type StateValue = Option<Arc<[u8]>>;
@@ -25,77 +22,36 @@ pub type StateValue = Option<Arc<[u8]>>;
 /// The states of the keys of one partition, during one ownership.
 #[derive(Debug)]
 pub struct KeyStates {
-    uncommitted: HashMap<Arc<[u8]>, Versions, RandomState>,
-    /// Every uncommitted state, in the order of the settle numbers. One event changes one key; one deletion of old states may
-    /// have many.
-    changes: VecDeque<Change>,
-    cache: StateCache,
+    /// The last state of each key that was used recently, or has an uncommitted state.
+    recent: RecentStates,
+    changes: Changes,
     /// The keys whose states were committed while the store searches for old ones.
     committed_since: Option<CommittedSince>,
-}
-
-/// An uncommitted state, with the number of the event that left it.
-type Version = (u64, StateValue);
-
-/// The uncommitted states of one key, ascending. Mostly there is one, so it needs no allocation.
-#[derive(Debug)]
-struct Versions {
-    first: Version,
-    later: VecDeque<Version>,
-}
-
-#[derive(Debug)]
-struct Change {
-    number: u64,
-    key: Arc<[u8]>,
-}
-
-impl Versions {
-    fn new(first: Version) -> Versions {
-        Versions { first, later: VecDeque::new() }
-    }
-
-    fn last(&self) -> &Version {
-        self.later.back().unwrap_or(&self.first)
-    }
-
-    /// Returns the last state that an event up to this number has left.
-    fn last_through(&self, through: u64) -> Option<&Version> {
-        let count = self.later.partition_point(|&(number, _)| number <= through);
-        let last = count.checked_sub(1).and_then(|last| self.later.get(last));
-        last.or_else(|| Some(&self.first).filter(|(number, _)| *number <= through))
-    }
 }
 
 impl KeyStates {
     /// Creates the states of a partition whose store is restored. `cache_bytes`: memory for states that were used
     /// recently.
     pub fn new(cache_bytes: usize) -> KeyStates {
-        KeyStates {
-            uncommitted: HashMap::default(),
-            changes: VecDeque::new(),
-            cache: StateCache::new(cache_bytes),
-            committed_since: None,
-        }
+        let recent = RecentStates::new(cache_bytes);
+        KeyStates { recent, changes: Changes::default(), committed_since: None }
     }
 
     /// Changes the memory for states that were used recently.
     pub fn limit_cache(&mut self, bytes: usize) {
-        self.cache.set_limit(bytes);
+        self.recent.set_limit(bytes, &self.changes);
     }
 
     /// Returns the state of a key for its next event; `None`: only the store knows it.
     pub fn get(&mut self, key: &[u8]) -> Option<StateValue> {
-        if let Some(versions) = self.uncommitted.get(key) {
-            return Some(versions.last().1.clone());
-        }
-        self.cache.get(key)
+        self.recent.get(key)
     }
 
     /// Adds a state that was read from the store, unless it is known: the store is never ahead of what is known here.
     pub fn loaded(&mut self, key: &Arc<[u8]>, value: StateValue) {
-        if !self.uncommitted.contains_key(key) && self.cache.get(key).is_none() {
-            self.cache.insert(Arc::clone(key), value);
+        if self.recent.last_change(key).is_none() {
+            self.recent.set(key, value, ChangeId::NONE);
+            self.recent.age(&self.changes);
         }
     }
 
@@ -105,32 +61,30 @@ impl KeyStates {
     /// If the number is not above those before it.
     pub fn changed(&mut self, number: u64, key: &Arc<[u8]>, value: StateValue) {
         self.require_above(number);
-        self.push(key, (number, value));
+        self.push(number, key, value);
     }
 
-    fn push(&mut self, key: &Arc<[u8]>, version: Version) {
-        self.changes.push_back(Change { number: version.0, key: Arc::clone(key) });
-        match self.uncommitted.entry(Arc::clone(key)) {
-            Entry::Vacant(vacant) => drop(vacant.insert(Versions::new(version))),
-            Entry::Occupied(mut known) => known.get_mut().later.push_back(version),
-        }
+    fn push(&mut self, number: u64, key: &Arc<[u8]>, value: StateValue) {
+        let before = self.recent.set(key, value.clone(), self.changes.next_id());
+        self.changes.push(number, (Arc::clone(key), value), before);
+        self.recent.age(&self.changes);
     }
 
     fn require_above(&self, number: u64) {
-        let last = self.changes.back().map_or(0, |last| last.number);
-        assert!(number > last || self.changes.is_empty(), "settle number {number} after {last}");
+        let last = self.changes.last_number();
+        assert!(last.is_none_or(|last| number > last), "settle number {number} after {last:?}");
+    }
+
+    fn is_uncommitted(&self, key: &[u8]) -> bool {
+        self.recent.last_change(key).is_some_and(|last| self.changes.is_uncommitted(last))
     }
 
     /// Passes the key records of a transaction that claims the events up to this number to `each`: of each changed key the
     /// last state, in the order of the events.
     pub fn claimed(&self, through: u64, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
-        for Change { number, key } in self.changes.iter().take_while(|change| change.number <= through) {
-            let last = self.uncommitted.get(key).and_then(|versions| versions.last_through(through));
-            if let Some((last, value)) = last
-                && last == number
-            {
-                each(key, value.as_deref());
-            }
+        let claimed = self.changes.iter().take_while(|change| change.number <= through);
+        for Change { key, value, .. } in claimed.filter(|change| change.is_last_through(through)) {
+            each(key, value.as_deref());
         }
     }
 
@@ -140,28 +94,13 @@ impl KeyStates {
     /// `changed_ms`: the time of the change, as the store keeps it, in milliseconds since 1970.
     pub fn committed(&mut self, through: u64, changed_ms: i64) -> Vec<store::Entry> {
         let mut entries = Vec::new();
-        while let Some(Change { number, key }) = self.changes.pop_front_if(|change| change.number <= through)
-        {
-            let Some(versions) = self.uncommitted.get_mut(&key) else { continue };
-            let value = match versions.later.pop_front() {
-                None => self.uncommitted.remove(&key).and_then(|versions| versions.first.1),
-                Some(next) => {
-                    debug_assert!(next.0 > number, "versions ascend");
-                    let is_last = next.0 > through;
-                    let (_, value) = mem::replace(&mut versions.first, next);
-                    if !is_last {
-                        continue; // a later state of the key is committed, too
-                    }
-                    value
-                }
-            };
-            entries.push(store::Entry {
-                key: Arc::clone(&key),
-                value: value.clone(),
-                changed_ms: Some(changed_ms),
-            });
-            self.note_committed(&key);
-            self.cache.insert(key, value);
+        while let Some(change) = self.changes.commit_through(through) {
+            // Otherwise, a later state of the key is committed, too.
+            if change.is_last_through(through) {
+                self.note_committed(&change.key);
+                let Change { key, value, .. } = change;
+                entries.push(store::Entry { key, value, changed_ms: Some(changed_ms) });
+            }
         }
         entries
     }
