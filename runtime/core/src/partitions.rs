@@ -90,6 +90,9 @@ pub(crate) struct Lookup {
     pub(crate) waits_for_transaction: bool,
     /// The result without the log end, if only that is missing.
     pub(crate) partial: Option<PartialStart>,
+    /// How often the log has ended before the committed set. Counted instead of time, because a restore of states is part of
+    /// a lookup.
+    pub(crate) short_logs: u32,
 }
 
 impl Lookup {
@@ -102,6 +105,7 @@ impl Lookup {
             in_place: false,
             waits_for_transaction: false,
             partial: None,
+            short_logs: 0,
         }
     }
 }

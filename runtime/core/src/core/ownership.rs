@@ -12,6 +12,8 @@ use crate::{
 
 /// Pause before a failed lookup is retried.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
+/// How often a lookup is repeated because the log ends before the committed set.
+const SHORT_LOGS_MAX: u32 = 2;
 
 /// The same pause while a transaction is open: most transactions end within milliseconds.
 const OPEN_TRANSACTION_PAUSE: Duration = Duration::from_millis(100);
@@ -85,10 +87,9 @@ impl Core {
 
     pub(super) fn start_resolved(&mut self, id: Partition, start: &PartitionStart<'_>) {
         let again_at = self.now.uptime + LOOKUP_PAUSE;
-        let now = self.now.uptime;
         let is_transactional = self.transactions.is_some();
         let Some((index, lookup)) = self.lookup_mut(id) else { return };
-        let may_repeat = is_transactional && now < lookup.since + 2 * LOOKUP_PAUSE;
+        let may_repeat = is_transactional && lookup.short_logs < SHORT_LOGS_MAX;
         // An offset below one that an earlier lookup returned is a late commit of an older owner.
         let same_topic = lookup.partial.filter(|partial| partial.topic_id == start.topic_id);
         let known = same_topic.and_then(|partial| partial.committed);
@@ -116,6 +117,7 @@ impl Core {
         match start.log_end {
             Some(log_end) if may_repeat && !of_other_topic && ends_before_set(log_end) => {
                 lookup.again_at = Some(again_at);
+                lookup.short_logs += 1;
             }
             Some(log_end) => self.begin_ownership(index, partial, metadata, Some(log_end)),
             None if of_other_topic || claims_nothing() => self.begin_ownership(index, partial, &[], None),
