@@ -111,9 +111,10 @@ impl Parts {
 fn store_spec(handler: &HandlerConfig, state: &StateConfig, changelog: Option<&Changelog>) -> StoreSpec {
     let known = state.dir.as_deref().zip(changelog.and_then(|changelog| changelog.id));
     let retention = changelog.map(|changelog| changelog.delete_retention / 2);
+    let of_stores = usize::try_from(state.cache / 2).unwrap_or(usize::MAX);
     StoreSpec {
         dir: known.map(|(dir, id)| dir.join(folder(handler, id))),
-        cache_bytes: usize::try_from(state.cache / 2).unwrap_or(usize::MAX),
+        cache_bytes: of_stores / handler.topics.len().max(1),
         trusted_for: retention.map_or(state.keep_for, |retention| retention.min(state.keep_for)),
     }
 }
