@@ -19,7 +19,6 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let run = |build: &Options| {
         keylane::until_end(&keylane::settings(&bootstrap, &topic.name, "noop", build), build)
     };
-    let pairs =
-        Pairs::run(options.pairs, || run(options).map(|run| (run.working, run.usage)), || run(&now))?;
+    let pairs = Pairs::run(options.pairs, || run(options).map(|run| (run.working, run.usage)), || run(&now))?;
     pairs.print("before", topic.events)
 }

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use keylane_core::{CallId, CommitId, Core, Input, Now};
+use keylane_state::KeyBytes;
 
 use super::commits::{Answer, Request, Stored};
 use super::group::Group;
@@ -74,7 +75,7 @@ pub(crate) enum Event {
     /// A process searches for old states, in this session of the store.
     Search(usize, usize, u64),
     /// The store has found these.
-    Scanned(usize, usize, u64, Vec<Box<[u8]>>),
+    Scanned(usize, usize, u64, Vec<KeyBytes>),
     /// The store of a process has work to do.
     Store(usize, keyed::Task),
     Poll(usize, usize),

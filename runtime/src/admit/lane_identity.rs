@@ -6,10 +6,10 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use keylane_core::{ArenaSlot, Partition};
+use keylane_state::KeyBytes;
 
 /// Set in the numbers of lanes that are not hashes.
 const NOT_A_HASH: u64 = 1 << 63;
@@ -19,7 +19,7 @@ const NOT_A_HASH: u64 = 1 << 63;
 pub struct LaneIdentities {
     lanes: HashMap<(Partition, u64), Lane, RandomState>,
     /// The lanes whose hash was taken by another key.
-    others: HashMap<(Partition, Arc<[u8]>), u64, RandomState>,
+    others: HashMap<(Partition, KeyBytes), u64, RandomState>,
     /// The lane of each event.
     events: HashMap<ArenaSlot, (Partition, u64), RandomState>,
     /// Number of lanes so far that are not hashes.
@@ -28,7 +28,7 @@ pub struct LaneIdentities {
 
 #[derive(Debug)]
 struct Lane {
-    key: Arc<[u8]>,
+    key: KeyBytes,
     events: u32,
 }
 
@@ -41,7 +41,7 @@ impl LaneIdentities {
             Entry::Occupied(_) => self.other_lane(partition, key),
             // Its key may have another lane, from a time when this one was taken.
             Entry::Vacant(vacant) => {
-                let known = || self.others.get(&(partition, Arc::from(key))).copied();
+                let known = || self.others.get(&(partition, KeyBytes::from(key))).copied();
                 let other = (!self.others.is_empty()).then(known).flatten();
                 other.unwrap_or_else(|| {
                     vacant.insert(Lane { key: key.into(), events: 0 });
@@ -57,8 +57,8 @@ impl LaneIdentities {
     }
 
     fn other_lane(&mut self, partition: Partition, key: &[u8]) -> u64 {
-        let key: Arc<[u8]> = key.into();
-        *self.others.entry((partition, Arc::clone(&key))).or_insert_with(|| {
+        let key: KeyBytes = key.into();
+        *self.others.entry((partition, key.clone())).or_insert_with(|| {
             self.numbered += 1;
             let lane = NOT_A_HASH | self.numbered;
             self.lanes.insert((partition, lane), Lane { key, events: 0 });
@@ -80,20 +80,20 @@ impl LaneIdentities {
     }
 
     /// Returns those of these record keys that have no event. All lanes are visited: a record key has no hash.
-    pub fn without_events(&self, partition: Partition, mut keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
-        let mut busy: HashSet<Box<[u8]>, RandomState> = HashSet::default();
+    pub fn without_events(&self, partition: Partition, mut keys: Vec<KeyBytes>) -> Vec<KeyBytes> {
+        let mut busy: HashSet<KeyBytes, RandomState> = HashSet::default();
         {
-            let wanted: HashSet<&[u8], RandomState> = keys.iter().map(AsRef::as_ref).collect();
+            let wanted: HashSet<&[u8], RandomState> = keys.iter().map(|key| &**key).collect();
             let of_partition = self.lanes.iter().filter(|((of, _), _)| *of == partition);
             let found = of_partition.filter(|(_, lane)| wanted.contains(&*lane.key));
-            busy.extend(found.map(|(_, lane)| Box::from(&*lane.key)));
+            busy.extend(found.map(|(_, lane)| lane.key.clone()));
         }
         keys.retain(|key| !busy.contains(key));
         keys
     }
 
     /// Returns the record key of an event's lane.
-    pub fn key(&self, slot: ArenaSlot) -> Option<&Arc<[u8]>> {
+    pub fn key(&self, slot: ArenaSlot) -> Option<&KeyBytes> {
         self.lanes.get(self.events.get(&slot)?).map(|lane| &lane.key)
     }
 }
@@ -119,7 +119,7 @@ mod tests {
         assert!(first == 7 && second != first && third != second && third != first);
         assert_eq!((enter(P0, b"a", 3), enter(P0, b"b", 4), enter(P1, b"b", 5)), (first, second, 7));
         assert_eq!((key(&identities, 1), key(&identities, 4)), (Some(&b"b"[..]), Some(&b"b"[..])));
-        let keys = [b"a", b"b", b"d"].map(|key| Box::from(key.as_slice()));
+        let keys = [b"a", b"b", b"d"].map(|key| KeyBytes::from(key.as_slice()));
         assert_eq!(identities.without_events(P1, keys.to_vec()), [keys[0].clone(), keys[2].clone()]);
         assert_eq!(identities.without_events(P0, keys.to_vec()), [keys[2].clone()]);
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use keylane_state::{Entry, FileIdentity, SessionId, StateStore, StoreEvent, StoreSpec};
+use keylane_state::{Entry, FileIdentity, KeyBytes, SessionId, StateStore, StoreEvent, StoreSpec};
 
 /// A store, and the bytes in its queue.
 pub struct LocalStore {
@@ -54,12 +54,12 @@ impl LocalStore {
     }
 
     /// See [`StateStore::load`].
-    pub fn load(&self, partition: i32, session: SessionId, token: u64, keys: Vec<Box<[u8]>>) {
+    pub fn load(&self, partition: i32, session: SessionId, token: u64, keys: Vec<KeyBytes>) {
         self.store.load(partition, session, token, keys);
     }
 
     /// See [`StateStore::scan`].
-    pub fn scan(&self, partition: i32, session: SessionId, after: Option<Box<[u8]>>, changed_before_ms: i64) {
+    pub fn scan(&self, partition: i32, session: SessionId, after: Option<KeyBytes>, changed_before_ms: i64) {
         self.store.scan(partition, session, after, changed_before_ms);
     }
 

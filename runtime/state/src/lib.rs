@@ -18,6 +18,7 @@
 pub mod record_key;
 
 mod binding;
+mod key_bytes;
 mod key_states;
 mod mismatch;
 mod record_error;
@@ -25,6 +26,7 @@ mod state_record;
 mod store;
 
 pub use binding::{Binding, BindingIdentity, RESET_OFFSET};
+pub use key_bytes::KeyBytes;
 pub use key_states::{KeyStates, StateValue};
 pub use mismatch::{Mismatch, compare};
 pub use record_error::RecordError;

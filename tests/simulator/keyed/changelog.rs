@@ -1,9 +1,8 @@
 //! The changelog of a partition: a compacted log with transactions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use keylane_state::StateValue;
+use keylane_state::{KeyBytes, StateValue};
 
 use super::super::plan::{MS, Micros};
 use super::super::trace::Seen;
@@ -11,7 +10,7 @@ use super::super::transactions::TransactionState;
 use super::super::world::World;
 
 /// The key of a record.
-type Key = Arc<[u8]>;
+type Key = KeyBytes;
 
 /// A record as a producer sends it.
 #[derive(Clone, Debug)]
@@ -74,9 +73,9 @@ impl Changelog {
             record.state = TransactionState::Aborted;
             if committed {
                 record.state = TransactionState::Committed;
-                let (key, value) = (Arc::clone(&record.key), record.value.clone());
+                let (key, value) = (record.key.clone(), record.value.clone());
                 self.committed.insert((key, record.offset), value);
-                let latest = self.latest.entry(Arc::clone(&record.key)).or_insert((-1, None));
+                let latest = self.latest.entry(record.key.clone()).or_insert((-1, None));
                 if latest.0 < record.offset {
                     *latest = (record.offset, record.value.clone());
                 }
@@ -94,8 +93,7 @@ impl Changelog {
             if record.offset >= stable {
                 return true;
             }
-            let is_last =
-                record.state == TransactionState::Committed && newer.insert(Arc::clone(&record.key));
+            let is_last = record.state == TransactionState::Committed && newer.insert(record.key.clone());
             let found = *record.compacted_at.get_or_insert(now);
             let is_old_deletion = is_last && record.value.is_none() && found + deletions_kept < now;
             removed += u64::from(is_old_deletion);
@@ -122,7 +120,7 @@ impl World {
                 .filter(|record| record.transaction == transaction && record.state == TransactionState::Open);
             records.map(move |record| KeyRecord {
                 partition,
-                key: Arc::clone(&record.key),
+                key: record.key.clone(),
                 value: record.value.clone(),
             })
         })

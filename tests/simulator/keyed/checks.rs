@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use keylane_state::{BINDING_KEY, Binding, Entry, Mismatch, StateValue};
+use keylane_state::{BINDING_KEY, Binding, Entry, KeyBytes, Mismatch, StateValue};
 
 use super::super::plan::Micros;
 use super::super::transactions::Entry as TransactionEntry;
@@ -23,7 +23,7 @@ pub(super) struct Truth {
     /// The offset and metadata of the last transaction.
     pub(super) bound: Option<(i64, Vec<u8>)>,
     /// Every key and value of a transaction that is committed, or is going to be.
-    decided: BTreeSet<(Arc<[u8]>, StateValue)>,
+    decided: BTreeSet<(KeyBytes, StateValue)>,
 }
 
 impl World {
@@ -79,7 +79,7 @@ impl World {
     fn first_difference(
         &self,
         index: usize,
-        mut found: impl FnMut(Arc<[u8]>) -> StateValue,
+        mut found: impl FnMut(KeyBytes) -> StateValue,
     ) -> Option<(u64, StateValue, StateValue)> {
         let truth = &self.keyed.truths[index];
         (0..self.plan.keys).find_map(|key| {
@@ -147,7 +147,7 @@ impl World {
         let wrong = keys.map(|key| (content.get(&key).map(|row| Arc::clone(&row.value)), key)).find(
             |(found, key)| {
                 let (from, at, to) =
-                    ((Arc::clone(key), i64::MIN), (Arc::clone(key), position), (Arc::clone(key), i64::MAX));
+                    ((key.clone(), i64::MIN), (key.clone(), position), (key.clone(), i64::MAX));
                 let before =
                     committed.range(from..at.clone()).next_back().and_then(|(_, value)| value.clone());
                 before != *found && !committed.range(at..to).any(|(_, value)| value == found)
@@ -181,7 +181,7 @@ impl World {
     pub(super) fn check_entries(&mut self, p: usize, index: usize, entries: &[Entry]) {
         for entry in entries {
             let value: StateValue = entry.value.clone();
-            let known = self.keyed.truths[index].decided.contains(&(entry.key.as_ref().into(), value));
+            let known = self.keyed.truths[index].decided.contains(&(entry.key.clone(), value));
             self.require(known, "T5 store", index, -1, || {
                 format!("process {p} stores {entry:?}, which no transaction has committed")
             });

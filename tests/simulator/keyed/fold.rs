@@ -1,9 +1,7 @@
 //! The handler of the simulator: how an event changes the state of its key.
 
-use std::sync::Arc;
-
-use keylane_state::StateValue;
 use keylane_state::record_key::{KeyPart, push_key};
+use keylane_state::{KeyBytes, StateValue};
 
 /// The state after an event of this key. Some events delete the state, others leave it as it is. Each other state is the
 /// number of events since the last deletion, and a hash of them in their order.
@@ -23,10 +21,10 @@ pub(super) fn after(state: &StateValue, key: u64, offset: i64) -> StateValue {
     }
 }
 
-pub(super) fn record_key(key: u64) -> Arc<[u8]> {
+pub(super) fn record_key(key: u64) -> KeyBytes {
     let mut bytes = Vec::new();
     push_key(KeyPart::Bytes(&key.to_be_bytes()), &mut bytes);
-    bytes.into()
+    KeyBytes::from(&bytes[..])
 }
 
 /// The key of a record of a state.

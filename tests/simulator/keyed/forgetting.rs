@@ -2,7 +2,7 @@
 //! still old and unused when the answer arrives. The deletion is part of a transaction.
 
 use keylane_core::{Input, OwnershipId, Partition, SettleNumber};
-use keylane_state::BINDING_KEY;
+use keylane_state::{BINDING_KEY, KeyBytes};
 
 use super::super::plan::{Class, MS, Micros, SECOND};
 use super::super::planted::Planted;
@@ -25,7 +25,7 @@ pub(super) struct Deletion {
 #[derive(Debug, Default)]
 pub(super) struct Forgetting {
     /// What the core decides on.
-    expired: Vec<Box<[u8]>>,
+    expired: Vec<KeyBytes>,
     /// The number of the deletion that is not committed.
     pub(super) deleting: Option<u64>,
 }
@@ -61,7 +61,7 @@ impl World {
         let is_old = |changed_ms: Option<i64>| changed_ms.is_some_and(|changed| changed < changed_before_ms);
         let old = session.store.content.iter().filter(|(_, row)| is_old(row.changed_ms));
         let old = old.filter(|(key, _)| key[..] != BINDING_KEY);
-        let (id, expired) = (session.id, old.map(|(key, _)| Box::from(&**key)).collect());
+        let (id, expired) = (session.id, old.map(|(key, _)| key.clone()).collect());
         let mut delay = self.rng.range(MS / 10, 20 * MS);
         if self.occurs(Class::StoreSlow, 30) {
             delay += self.rng.range(SECOND / 10, 2 * SECOND);
@@ -69,7 +69,7 @@ impl World {
         self.after(delay, Event::Scanned(p, index, id, expired));
     }
 
-    pub(crate) fn scanned(&mut self, p: usize, index: usize, id: u64, found: Vec<Box<[u8]>>) {
+    pub(crate) fn scanned(&mut self, p: usize, index: usize, id: u64, found: Vec<KeyBytes>) {
         let outdated = self.planted == Some(Planted::ForgottenOverNewer);
         let Some(session) = self.session(p, index).filter(|session| session.id == id) else { return };
         let (Some(states), Some(ownership)) = (&mut session.states, session.ownership) else { return };

@@ -1,7 +1,5 @@
 //! An operator, who stops all processes first: the group's offsets can be changed only while it has no members.
 
-use std::sync::Arc;
-
 use keylane_state::BINDING_KEY;
 
 use super::super::commits::Stored;
@@ -123,7 +121,7 @@ impl World {
         let live = self.keyed.changelogs[index].latest.iter().filter(|(_, (_, value))| value.is_some());
         let partition = index;
         let mut records: Vec<KeyRecord> =
-            live.map(|(key, _)| KeyRecord { partition, key: Arc::clone(key), value: None }).collect();
+            live.map(|(key, _)| KeyRecord { partition, key: key.clone(), value: None }).collect();
         let identity = self.binding_identity(index, self.logs[index].topic_id);
         let value = Some(World::binding(&identity, offset, &[]));
         records.push(KeyRecord { partition, key: BINDING_KEY.as_slice().into(), value });

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keylane_state::{BINDING_KEY, Entry};
+use keylane_state::{BINDING_KEY, Entry, KeyBytes};
 
 use super::super::plan::{Class, MS, Micros, SECOND};
 use super::super::planted::Planted;
@@ -12,7 +12,7 @@ use super::super::trace::Seen;
 use super::super::world::{Event, World};
 
 /// Values by record key, the binding record included.
-pub(super) type Content = BTreeMap<Arc<[u8]>, Row>;
+pub(super) type Content = BTreeMap<KeyBytes, Row>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -75,7 +75,7 @@ pub(super) enum Work {
     Load {
         call: (u32, u32),
         lane: usize,
-        key: Arc<[u8]>,
+        key: KeyBytes,
     },
     /// A search for old values.
     Scan {
@@ -86,15 +86,16 @@ pub(super) enum Work {
 impl Store {
     /// Whether these entries would change the content.
     fn differs(&self, entries: &[Entry]) -> bool {
-        let is_new =
-            |entry: &&Entry| self.content.get(&entry.key[..]).map(|row| &*row.value) != entry.value.as_deref();
+        let is_new = |entry: &&Entry| {
+            self.content.get(&entry.key[..]).map(|row| &*row.value) != entry.value.as_deref()
+        };
         entries.iter().filter(|entry| entry.key[..] != BINDING_KEY).any(|entry| is_new(&entry))
     }
 
-    pub(super) fn insert(&mut self, key: &Arc<[u8]>, value: Option<&Arc<[u8]>>, changed_ms: Option<i64>) {
+    pub(super) fn insert(&mut self, key: &KeyBytes, value: Option<&Arc<[u8]>>, changed_ms: Option<i64>) {
         self.has_records |= key[..] != BINDING_KEY;
         match value {
-            Some(value) => self.content.insert(Arc::clone(key), Row { value: Arc::clone(value), changed_ms }),
+            Some(value) => self.content.insert(key.clone(), Row { value: Arc::clone(value), changed_ms }),
             None => self.content.remove(key),
         };
     }
@@ -225,7 +226,7 @@ impl World {
                 let Some(session) = self.session(p, index) else { return };
                 for entry in entries {
                     let value = entry.value.clone();
-                    session.store.insert(&entry.key[..].into(), value.as_ref(), entry.changed_ms);
+                    session.store.insert(&entry.key, value.as_ref(), entry.changed_ms);
                 }
                 if let Some((position, complete_at)) = through {
                     (session.store.position, session.store.complete_at) = (position, complete_at);

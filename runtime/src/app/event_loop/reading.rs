@@ -2,10 +2,10 @@
 //! arena.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, Partition, ReadError, StartAt};
+use keylane_state::KeyBytes;
 
 use crate::admit::{Arena, Filter, FilterCount, LaneIdentities, LaneRule};
 use crate::source::Source;
@@ -110,7 +110,7 @@ impl Reading {
     }
 
     /// Returns the record key of the lane of an event, with keyed state.
-    pub(super) fn key_of(&self, slot: ArenaSlot) -> Option<&Arc<[u8]>> {
+    pub(super) fn key_of(&self, slot: ArenaSlot) -> Option<&KeyBytes> {
         self.identities.as_ref()?.key(slot)
     }
 
@@ -168,7 +168,7 @@ impl Reading {
     // -- records ------------------------------------------------------------------------------------
 
     /// Keyed state: returns those of these record keys that have no event.
-    pub(super) fn without_events(&self, partition: Partition, keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
+    pub(super) fn without_events(&self, partition: Partition, keys: Vec<KeyBytes>) -> Vec<KeyBytes> {
         self.identities.iter().fold(keys, |keys, identities| identities.without_events(partition, keys))
     }
 

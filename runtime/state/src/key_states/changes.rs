@@ -1,16 +1,16 @@
 //! What events have left and no committed transaction contains yet, in the order of the events.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::StateValue;
+use crate::KeyBytes;
 
 /// A state that an event has left.
 #[derive(Debug)]
 pub(super) struct Change {
     /// The settle number of the event.
     pub(super) number: u64,
-    pub(super) key: Arc<[u8]>,
+    pub(super) key: KeyBytes,
     pub(super) value: StateValue,
     /// The settle number of the next change of the key, so that only the last one is written.
     next: Option<u64>,
@@ -53,7 +53,7 @@ impl Changes {
     ///
     /// # Panics
     /// If the number is below those before it.
-    pub(super) fn push(&mut self, number: u64, (key, value): (Arc<[u8]>, StateValue), before: ChangeId) {
+    pub(super) fn push(&mut self, number: u64, (key, value): (KeyBytes, StateValue), before: ChangeId) {
         let last = self.queue.back().map_or(number, |last| last.number);
         assert!(number >= last, "settle number {number} after {last}");
         let before = before.0.checked_sub(self.committed + 1).and_then(|at| usize::try_from(at).ok());

@@ -11,7 +11,7 @@ mod recent;
 
 use std::sync::Arc;
 
-use crate::store;
+use crate::{KeyBytes, store};
 use changes::{Change, ChangeId, Changes};
 use forgetting::CommittedSince;
 use recent::RecentStates;
@@ -48,7 +48,7 @@ impl KeyStates {
     }
 
     /// Adds a state that was read from the store, unless it is known: the store is never ahead of what is known here.
-    pub fn loaded(&mut self, key: &Arc<[u8]>, value: StateValue) {
+    pub fn loaded(&mut self, key: &KeyBytes, value: StateValue) {
         if self.recent.last_change(key).is_none() {
             self.recent.set(key, value, ChangeId::NONE);
             self.recent.age(&self.changes);
@@ -59,14 +59,14 @@ impl KeyStates {
     ///
     /// # Panics
     /// If the number is not above those before it.
-    pub fn changed(&mut self, number: u64, key: &Arc<[u8]>, value: StateValue) {
+    pub fn changed(&mut self, number: u64, key: &KeyBytes, value: StateValue) {
         self.require_above(number);
         self.push(number, key, value);
     }
 
-    fn push(&mut self, number: u64, key: &Arc<[u8]>, value: StateValue) {
+    fn push(&mut self, number: u64, key: &KeyBytes, value: StateValue) {
         let before = self.recent.set(key, value.clone(), self.changes.next_id());
-        self.changes.push(number, (Arc::clone(key), value), before);
+        self.changes.push(number, (key.clone(), value), before);
         self.recent.age(&self.changes);
     }
 

@@ -5,17 +5,17 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::StateValue;
 use super::changes::{ChangeId, Changes};
+use crate::KeyBytes;
 
 /// Memory of an entry besides its key and value: two allocations with their counters, and its place in the table.
 const ENTRY_BYTES: usize = 130;
 
-type Generation = HashMap<Arc<[u8]>, Recent, RandomState>;
+type Generation = HashMap<KeyBytes, Recent, RandomState>;
 
 #[derive(Debug)]
 struct Recent {
@@ -61,19 +61,19 @@ impl RecentStates {
     }
 
     /// Sets the state of a key. Returns its last change before.
-    pub(super) fn set(&mut self, key: &Arc<[u8]>, value: StateValue, change: ChangeId) -> ChangeId {
-        if let Some(known) = self.young.get_mut(key) {
+    pub(super) fn set(&mut self, key: &KeyBytes, value: StateValue, change: ChangeId) -> ChangeId {
+        if let Some(known) = self.young.get_mut(&**key) {
             self.young_bytes = self.young_bytes + length(&value) - length(&known.value);
             known.value = value;
             return mem::replace(&mut known.change, change);
         }
         // A key is in one generation at most.
-        let before = self.old.remove(key).map_or(ChangeId::NONE, |known| known.change);
-        self.insert(Arc::clone(key), Recent { value, change });
+        let before = self.old.remove(&**key).map_or(ChangeId::NONE, |known| known.change);
+        self.insert(key.clone(), Recent { value, change });
         before
     }
 
-    fn insert(&mut self, key: Arc<[u8]>, recent: Recent) {
+    fn insert(&mut self, key: KeyBytes, recent: Recent) {
         self.young_bytes += ENTRY_BYTES + key.len() + length(&recent.value);
         self.young.insert(key, recent);
     }
@@ -107,7 +107,7 @@ mod tests {
         Some([byte; 80].as_slice().into())
     }
 
-    fn key(key: u8) -> Arc<[u8]> {
+    fn key(key: u8) -> KeyBytes {
         [key].as_slice().into()
     }
 

@@ -8,7 +8,7 @@ fn value(text: &str) -> StateValue {
     Some(text.as_bytes().into())
 }
 
-fn key(bytes: &[u8]) -> Arc<[u8]> {
+fn key(bytes: &[u8]) -> KeyBytes {
     bytes.into()
 }
 
@@ -36,7 +36,7 @@ fn a_transaction_has_the_last_state_of_each_key_up_to_its_number() {
     let entries = states.committed(4, 70);
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[0].changed_ms, Some(70));
-    assert_eq!((entries[1].key.as_ref(), entries[1].value.as_deref()), (&b"a"[..], Some(&b"a4"[..])));
+    assert_eq!((&*entries[1].key, entries[1].value.as_deref()), (&b"a"[..], Some(&b"a4"[..])));
     assert_eq!((states.uncommitted(), claimed(&states, 9)), (1, vec![entry("a", None)]));
     assert_eq!(states.committed(9, 70).len(), 1);
     assert_eq!((states.get(b"a"), states.get(b"b")), (Some(None), Some(value("b2"))));
@@ -55,8 +55,8 @@ fn only_what_is_unknown_is_taken_from_the_store() {
     assert_eq!(states.get(b"b"), Some(value("new")));
 }
 
-fn keys(keys: &[&str]) -> Vec<Box<[u8]>> {
-    keys.iter().map(|key| key.as_bytes().into()).collect()
+fn keys(keys: &[&str]) -> Vec<KeyBytes> {
+    keys.iter().map(|key| KeyBytes::from(key.as_bytes())).collect()
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_state_that_changed_while_the_store_searched_is_not_forgotten() {
     assert_eq!(states.end_scan(expired), Some(keys(&["before", "old"])));
     states.begin_scan();
     for number in 5..=100_010 {
-        states.changed(number, &key(&number.to_be_bytes()), value("5"));
+        states.changed(number, &key(&u64::to_be_bytes(number)), value("5"));
     }
     states.committed(100_010, 70);
     assert_eq!(states.end_scan(keys(&["old"])), None, "too much has changed");
@@ -123,7 +123,7 @@ proptest! {
             match step {
                 Step::Change(key, value) => {
                     number += 2;
-                    states.changed(number, &Arc::from([key].as_slice()), value.map(|byte| [byte].as_slice().into()));
+                    states.changed(number, &KeyBytes::from([key].as_slice()), value.map(|byte| [byte].as_slice().into()));
                     all.insert(key, value);
                     pending.push_back((number, key, value));
                 }
@@ -134,7 +134,7 @@ proptest! {
                     let entries = states.committed(through, 70);
                     prop_assert_eq!(records.len(), entries.len());
                     for ((key, value), entry) in records.iter().zip(&entries) {
-                        prop_assert_eq!(key.as_slice(), entry.key.as_ref());
+                        prop_assert_eq!(key.as_slice(), &*entry.key);
                         prop_assert_eq!(value.as_deref(), entry.value.as_deref());
                         store.insert(key[0], value.as_ref().map(|value| value[0]));
                     }
@@ -146,7 +146,7 @@ proptest! {
                 Step::Read(key) => {
                     let stored = || store.get(&key).copied().flatten().map(|byte| Arc::from([byte].as_slice()));
                     let seen = states.get(&[key]).unwrap_or_else(|| {
-                        states.loaded(&Arc::from([key].as_slice()), stored());
+                        states.loaded(&KeyBytes::from([key].as_slice()), stored());
                         stored()
                     });
                     let expected = all.get(&key).copied().flatten();

@@ -1,17 +1,17 @@
 //! The entries of a partition that are not in its file yet.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::row::Row;
 use super::types::{Entry, entry_bytes};
+use crate::{KeyBytes, StateValue};
 
 /// The value of a key, or its deletion.
 #[derive(Debug)]
 struct Newest {
-    value: Option<Arc<[u8]>>,
+    value: StateValue,
     changed_ms: Option<i64>,
 }
 
@@ -25,7 +25,7 @@ impl Newest {
 /// they are written, because a file is filled several times faster in the order of its keys.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    entries: HashMap<Arc<[u8]>, Newest, RandomState>,
+    entries: HashMap<KeyBytes, Newest, RandomState>,
     bytes: usize,
 }
 
@@ -40,8 +40,8 @@ impl Buffer {
     }
 
     /// Returns the newest value of a key; `None`: it is as in the file, `Some(None)`: it is deleted.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.entries.get(key).map(|newest| newest.value.as_deref())
+    pub(super) fn get(&self, key: &[u8]) -> Option<&StateValue> {
+        self.entries.get(key).map(|newest| &newest.value)
     }
 
     /// Returns the memory of the entries, as estimated by [`Entry::bytes`].
@@ -80,7 +80,7 @@ mod tests {
         let last = entry("a", Some("2"));
         let expected: [(&[u8], Option<Row<'_>>); 2] = [(b"a", last.row()), (b"b", None)];
         assert_eq!(buffer.sorted(), expected);
-        assert_eq!(buffer.get(b"b"), Some(None));
+        assert_eq!(buffer.get(b"b"), Some(&None));
         assert_eq!(buffer.get(b"c"), None);
         assert_eq!(buffer.bytes(), entry("a", Some("2")).bytes() + entry("b", None).bytes());
         buffer.clear();

@@ -13,6 +13,7 @@ use super::header::Header;
 use super::row::Row;
 use super::storage::Storage;
 use super::types::FileIdentity;
+use crate::StateValue;
 
 const ENTRIES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entries");
 const HEADER: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("header");
@@ -176,7 +177,7 @@ pub(super) struct Reader(Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]
 
 impl Reader {
     /// Returns the value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<StateValue, Fault> {
         let Some(table) = &self.0 else { return Ok(None) };
         let Some(row) = table.get(key).map_err(fault)? else { return Ok(None) };
         let not_a_row = || Fault::Damaged("a row has no time".to_owned());

@@ -31,6 +31,8 @@ mod tests;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 
+use crate::KeyBytes;
+
 use self::partition::{Load, Open};
 use self::partitions::{Partitions, Task};
 use self::scan::Scan;
@@ -96,7 +98,7 @@ impl StateStore {
 
     /// Reads the newest values of keys, everything applied before included: [`StoreEvent::Loaded`]. A load of a session
     /// that is over, or ends before the answer, is not answered.
-    pub fn load(&self, partition: i32, session: SessionId, token: u64, keys: Vec<Box<[u8]>>) {
+    pub fn load(&self, partition: i32, session: SessionId, token: u64, keys: Vec<KeyBytes>) {
         self.send(Task::Load { partition, session, load: Load { token, keys } });
     }
 
@@ -104,7 +106,7 @@ impl StateStore {
     /// the keys: [`StoreEvent::Scanned`]. `after`: where the step before has ended; `None`: from the beginning. What was
     /// applied less than 10 s ago may be left out. Answered as a load is, and one at a time for
     /// each partition.
-    pub fn scan(&self, partition: i32, session: SessionId, after: Option<Box<[u8]>>, changed_before_ms: i64) {
+    pub fn scan(&self, partition: i32, session: SessionId, after: Option<KeyBytes>, changed_before_ms: i64) {
         self.send(Task::Scan { partition, session, scan: Scan { after, changed_before_ms } });
     }
 

@@ -12,6 +12,7 @@ use super::restore::Restore;
 use super::scan::{Found, Scan};
 use super::storage::{Located, Storage};
 use super::types::{Entry, FileIdentity, SessionId, StoreEvent, StoreSpec};
+use crate::KeyBytes;
 
 /// How long entries are collected before they are written. After a crash, this much more of the changelog is read.
 pub(super) const WRITE_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,7 +27,7 @@ const REFRESH_PART: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Load {
     pub(super) token: u64,
-    pub(super) keys: Vec<Box<[u8]>>,
+    pub(super) keys: Vec<KeyBytes>,
 }
 
 /// One call of `open`.
@@ -275,7 +276,7 @@ impl Partition {
         let (partition, session) = (self.open.partition, self.open.session);
         while let Some(load) = self.loads.front() {
             let values = load.keys.iter().map(|key| match self.buffer.get(key) {
-                Some(value) => Ok(value.map(Into::into)),
+                Some(value) => Ok(value.clone()),
                 None => reader.get(key),
             });
             let (values, token) = (values.collect::<Result<_, Fault>>()?, load.token);

@@ -3,6 +3,7 @@
 use super::buffer::Buffer;
 use super::file::{Fault, Reader};
 use super::row::Row;
+use crate::KeyBytes;
 
 /// The rows of one step, and the bytes of their values: a few milliseconds.
 const ROWS_MAX: usize = 2_000;
@@ -14,7 +15,7 @@ const EXPIRED_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(super) struct Scan {
     /// The last key of the step before; `None`: from the first key.
-    pub(super) after: Option<Box<[u8]>>,
+    pub(super) after: Option<KeyBytes>,
     /// A value that was changed before this time is old, in milliseconds since 1970.
     pub(super) changed_before_ms: i64,
 }
@@ -22,8 +23,8 @@ pub(super) struct Scan {
 /// What a step has found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) expired: Vec<Box<[u8]>>,
-    pub(super) next: Option<Box<[u8]>>,
+    pub(super) expired: Vec<KeyBytes>,
+    pub(super) next: Option<KeyBytes>,
 }
 
 impl Scan {

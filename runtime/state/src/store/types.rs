@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::row::Row;
+use crate::{KeyBytes, StateValue};
 
 /// How a store works.
 #[derive(Clone, Debug)]
@@ -36,9 +37,9 @@ pub struct FileIdentity {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The record key.
-    pub key: Arc<[u8]>,
+    pub key: KeyBytes,
     /// The value; `None`: the key is deleted.
-    pub value: Option<Arc<[u8]>>,
+    pub value: StateValue,
     /// When it was changed, in milliseconds since 1970; `None`: not known.
     pub changed_ms: Option<i64>,
 }
@@ -90,7 +91,7 @@ pub enum StoreEvent {
         /// The token of the call.
         token: u64,
         /// The values, in the order of the keys; `None`: there is no such key.
-        values: Vec<Option<Box<[u8]>>>,
+        values: Vec<StateValue>,
     },
     /// The answer to one `scan`.
     Scanned {
@@ -99,9 +100,9 @@ pub enum StoreEvent {
         /// The session of the call.
         session: SessionId,
         /// The keys with an older value.
-        expired: Vec<Box<[u8]>>,
+        expired: Vec<KeyBytes>,
         /// Where the next step begins; `None`: the file has no more keys.
-        next: Option<Box<[u8]>>,
+        next: Option<KeyBytes>,
     },
     /// The entries of one `apply` have left the queue: later loads read them from the store. While a file fails and the
     /// store's memory is full, this is delayed, so that the caller stops reading. Each `apply` ends with this event, also

@@ -2,10 +2,9 @@
 //! are busy meanwhile, so nobody else changes these states.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 
 use keylane_core::{CallId, Dispatch, Partition};
-use keylane_state::{SessionId, StateValue};
+use keylane_state::{KeyBytes, SessionId, StateValue};
 
 use crate::guest::Call;
 
@@ -30,7 +29,7 @@ pub(super) struct StatefulCalls {
 
 pub(super) struct CallLane {
     pub(super) partition: Partition,
-    pub(super) key: Arc<[u8]>,
+    pub(super) key: KeyBytes,
 }
 
 struct WaitingCall {
@@ -85,7 +84,7 @@ impl Keyed {
             let Some((first, _)) = rows.split_first() else { return };
             let key =
                 reading.key_of(first.arena_slot).expect("the key of a lane is kept while it has events");
-            lanes.push(CallLane { partition: first.partition, key: Arc::clone(key) });
+            lanes.push(CallLane { partition: first.partition, key: key.clone() });
             rows = rows.get(length as usize..).unwrap_or_default();
         }
     }
@@ -129,7 +128,7 @@ impl Keyed {
         let Some(Load { call, partition, lanes }) = self.calls.loads.get(&token) else { return };
         let Some(owned) = self.owned.get(partition).filter(|owned| owned.step == Step::Ready) else { return };
         let keys = self.calls.lanes_of(*call);
-        let keys = lanes.iter().filter_map(|&at| keys.get(at)).map(|lane| Box::from(&*lane.key)).collect();
+        let keys = lanes.iter().filter_map(|&at| keys.get(at)).map(|lane| lane.key.clone()).collect();
         if let Some(states) = self.states_of(*partition) {
             states.store.load(partition.number, owned.session, token, keys);
         }
@@ -176,7 +175,7 @@ impl Keyed {
         partition: Partition,
         session: SessionId,
         token: u64,
-        values: Vec<Option<Box<[u8]>>>,
+        values: Vec<StateValue>,
     ) -> Result<Option<Box<Call>>, String> {
         let is_open = self.owned.get(&partition).is_some_and(|owned| owned.session == session);
         let Some(Load { call, lanes, .. }) = self.calls.loads.remove(&token).filter(|_| is_open) else {
@@ -189,7 +188,6 @@ impl Keyed {
             return Ok(None);
         };
         for (at, value) in lanes.into_iter().zip(values) {
-            let value: StateValue = value.map(Arc::from);
             if let (Some(lane), Some(state)) = (keys.get(at), waiting.states.get_mut(at)) {
                 // What is known here is newer than what the store has.
                 owned.states.loaded(&lane.key, value.clone());

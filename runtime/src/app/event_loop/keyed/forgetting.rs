@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use keylane_core::{Input, Now, OwnershipId, Partition, SettleNumber};
-use keylane_state::SessionId;
+use keylane_state::{KeyBytes, SessionId};
 
 use crate::sink::{RecordSize, packed_bytes};
 
@@ -32,7 +32,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Search {
     stage: Stage,
     /// Where the last step has ended; `None`: the next one begins a search.
-    after: Option<Box<[u8]>>,
+    after: Option<KeyBytes>,
 }
 
 #[derive(Debug, Default)]
@@ -51,15 +51,15 @@ enum Stage {
 /// What a step of a search has found.
 pub(super) struct Found {
     /// The keys with an old state.
-    pub(super) expired: Vec<Box<[u8]>>,
+    pub(super) expired: Vec<KeyBytes>,
     /// Where the step has ended; `None`: at the end of the file.
-    pub(super) next: Option<Box<[u8]>>,
+    pub(super) next: Option<KeyBytes>,
 }
 
 /// States that are deleted if the core agrees.
 pub(super) struct Expired {
     partition: Partition,
-    keys: Vec<Box<[u8]>>,
+    keys: Vec<KeyBytes>,
 }
 
 fn interval(forget_after: Duration) -> Duration {
@@ -128,7 +128,7 @@ impl Keyed {
         &mut self,
         (partition, session): (Partition, SessionId),
         Found { expired, next }: Found,
-        unused: impl FnOnce(Vec<Box<[u8]>>) -> Vec<Box<[u8]>>,
+        unused: impl FnOnce(Vec<KeyBytes>) -> Vec<KeyBytes>,
         now: Now,
     ) -> Option<(OwnershipId, u64)> {
         let forget_after = self.settings.forget_after?;

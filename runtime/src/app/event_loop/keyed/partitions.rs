@@ -2,7 +2,8 @@
 
 use keylane_core::{OwnershipId, Partition};
 use keylane_state::{
-    BINDING_KEY, Binding, BindingIdentity, Entry, FileIdentity, KeyStates, Mismatch, SessionId, compare,
+    BINDING_KEY, Binding, BindingIdentity, Entry, FileIdentity, KeyStates, Mismatch, SessionId, StateValue,
+    compare,
 };
 
 use crate::changelog::RestoreRequest;
@@ -209,7 +210,7 @@ impl Keyed {
         partition: Partition,
         session: SessionId,
         token: u64,
-        values: &[Option<Box<[u8]>>],
+        values: &[StateValue],
     ) -> Option<Resolved> {
         if token != BINDING_TOKEN {
             return None;

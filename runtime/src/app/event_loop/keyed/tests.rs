@@ -2,7 +2,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use keylane_core::{EffectClaim, Now, OwnershipId, SettleNumber};
-use keylane_state::{Entry, StoreSpec};
+use keylane_state::{Entry, KeyBytes, StoreSpec};
 
 use super::super::transacting::CommittedClaims;
 use super::*;
@@ -108,7 +108,7 @@ fn scanned(
     let event = events.iter().find(|event| matches!(event, StoreEvent::Scanned { .. }));
     let Some(StoreEvent::Scanned { session, expired, next, .. }) = event else { panic!("{event:?}") };
     let found = Found { expired, next };
-    let unused = |mut keys: Vec<Box<[u8]>>| {
+    let unused = |mut keys: Vec<KeyBytes>| {
         keys.retain(|key| **key != *busy);
         keys
     };

@@ -1,6 +1,6 @@
 //! A snapshot of the keyed state of a handler.
 
-use keylane_core::{BlockedOn, Blockage};
+use keylane_core::{Blockage, BlockedOn};
 
 use crate::status::keyed_state::{FailedFileStatus, KeyedStateStatus, RestoringStatus};
 

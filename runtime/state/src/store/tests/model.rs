@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
+use crate::KeyBytes;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -35,15 +38,15 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Model {
     log: Vec<Entry>,
-    values: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    values: BTreeMap<KeyBytes, Arc<[u8]>>,
 }
 
 impl Model {
     fn append(&mut self, entries: &[Entry]) -> i64 {
         for entry in entries {
-            match entry.value.as_deref() {
-                Some(value) => drop(self.values.insert(entry.key[..].into(), value.into())),
-                None => drop(self.values.remove(&entry.key[..])),
+            match &entry.value {
+                Some(value) => drop(self.values.insert(entry.key.clone(), value.clone())),
+                None => drop(self.values.remove(&entry.key)),
             }
         }
         self.log.extend_from_slice(entries);
@@ -51,8 +54,9 @@ impl Model {
     }
 }
 
-fn key(number: u8) -> Box<[u8]> {
-    vec![number; usize::from(number % 5)].into_iter().chain([number]).collect()
+fn key(number: u8) -> KeyBytes {
+    let bytes = vec![number; usize::from(number % 5) + 1];
+    KeyBytes::from(&bytes[..])
 }
 
 /// Opens the partition and reads the log from where the store says.
