@@ -135,6 +135,28 @@ fn a_process_without_problems_shows_that_its_partitions_move() {
 }
 
 #[test]
+fn a_reducer_shows_its_transactions_and_its_states() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 2, &[]);
+    let settings = settings(&flow, "latest")
+        .set("handlers.t", "delivery", "transactional")
+        .set("handlers.t.lanes", "no_key", "reject")
+        .set("handlers.t.state", "version", 1)
+        .set("handlers.t.keys", "dir", janitor::folder("states").display().to_string());
+    let Some((_keylane, page)) = Page::of(settings) else { return };
+    let events = (0..100).map(|number| Record::new(format!("key-{number}"), "1"));
+    flow.producer().send_all(&flow.input, events).expect("acknowledged");
+    flow.wait_until_committed();
+    page.wait_for("#handler-cards", &["transactional", " committed, 0 aborted", "Uncommitted states\n0"]);
+    page.wait_for(
+        "#handler-cards",
+        &["Restored states\n2 partitions, 0 records", "Failing state files\nnone"],
+    );
+    page.shoot("reducer");
+    page.assert_harmless();
+}
+
+#[test]
 fn a_poison_key_appears_with_its_reason_and_its_lane() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 2, &[]);

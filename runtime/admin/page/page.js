@@ -606,6 +606,20 @@ function transactionFacts(transactions) {
   };
 }
 
+function stateFacts(state) {
+  if (!state) return {};
+  const { uncommitted, loading_calls: loading, restores, restored_records: records, restoring, failed } = state;
+  const done = ({ next, end }) => (end > 0 ? `${Math.floor((100 * next) / end)} %` : "begins");
+  const restored = `${count(restores)} partitions, ${count(records)} records`;
+  return {
+    "Uncommitted states": count(uncommitted),
+    "Calls waiting for a state": count(loading),
+    "Restored states": restored,
+    "Being restored": restoring.map((partition) => `${partition.topic}/${partition.partition} ${done(partition)}`).join(", ") || "none",
+    "Failing state files": failed.map(({ topic, partition, error }) => `${topic}/${partition}: ${error}`).join("; ") || "none",
+  };
+}
+
 function createHandler({ handler }) {
   const row = { state: badge(), group: muted(), failures: paragraph("failures"), facts: facts(), more: facts() };
   const head = h("div", "head", h("h3", {}, handler), row.state, row.group);
@@ -641,6 +655,7 @@ function updateHandler(row, handler) {
     "Fetched ahead": bytes(handler.fetch_queue_bytes),
     Delivery: handler.delivery,
     ...transactionFacts(handler.transactions),
+    ...stateFacts(handler.keyed_state),
     Component: `${component.split("/").pop()} ${digest(handler.component_sha256)}`,
     ...Object.fromEntries(totals.slice(0, 5)),
   });
