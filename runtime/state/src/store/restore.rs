@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use super::buffer::Buffer;
 use super::file::{Fault, File};
-use super::runs::{Merge, Runs};
+use super::runs::{Merge, MergedEntries, Runs, StepLimits};
 use super::storage::unnamed_file;
 
-/// The entries of one step of the merge, 20–40 ms. Other partitions are served between two steps.
-const STEP: usize = 20_000;
+/// One step of the merge: 20,000 small entries take 20–40 ms, and large ones are limited by the memory that they take.
+/// Other partitions are served between two steps.
+const STEP: StepLimits = StepLimits { entries: 20_000, bytes: 4 << 20 };
 
 #[derive(Debug)]
 pub(super) struct Restore {
@@ -61,10 +62,10 @@ impl Restore {
             Some(merge) => merge,
             None => self.merge.insert(runs.merge().map_err(io)?),
         };
-        let entries = merge.take(STEP).map_err(io)?;
+        let MergedEntries { entries, is_last } = merge.take(STEP).map_err(io)?;
         let sorted: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.row())).collect();
         file.add(&sorted)?;
-        Ok(entries.len() < STEP)
+        Ok(is_last)
     }
 
     /// The file has lost what was merged, because it was closed with an error.

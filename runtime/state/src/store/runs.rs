@@ -138,23 +138,40 @@ impl PartialEq for Head {
 
 impl Eq for Head {}
 
+/// The limits of one [`Merge::take`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepLimits {
+    pub(super) entries: usize,
+    /// The sum of [`Entry::bytes`] at which it ends: the last entry may exceed it.
+    pub(super) bytes: usize,
+}
+
+/// What one [`Merge::take`] returns.
+#[derive(Debug)]
+pub(super) struct MergedEntries {
+    pub(super) entries: Vec<Entry>,
+    /// Whether no entries follow.
+    pub(super) is_last: bool,
+}
+
 impl Merge {
-    /// Returns the next entries, at most `count`. Less: these are the last ones.
-    pub(super) fn take(&mut self, count: usize) -> io::Result<Vec<Entry>> {
-        let mut entries: Vec<Entry> = Vec::new();
+    /// Returns the next entries. There is at least one, unless none is left.
+    pub(super) fn take(&mut self, limits: StepLimits) -> io::Result<MergedEntries> {
+        let (mut entries, mut bytes): (Vec<Entry>, usize) = (Vec::new(), 0);
         while let Some(Reverse(Head { entry, run })) = self.heads.pop() {
             let is_older = entries.last().is_some_and(|last| last.key == entry.key);
             if !is_older {
-                if entries.len() == count {
+                if entries.len() == limits.entries || bytes >= limits.bytes {
                     // Its run has not advanced, so the entry is the head again.
                     self.heads.push(Reverse(Head { entry, run }));
-                    break;
+                    return Ok(MergedEntries { entries, is_last: false });
                 }
+                bytes += entry.bytes();
                 entries.push(entry);
             }
             self.push_head(run)?;
         }
-        Ok(entries)
+        Ok(MergedEntries { entries, is_last: true })
     }
 
     fn push_head(&mut self, run: usize) -> io::Result<()> {
@@ -209,18 +226,28 @@ mod tests {
         let merged = |key: &[u8], value: &[u8]| Entry::new(key, Some(value), Some(7));
         let expected =
             [merged(b"a", b"1"), merged(b"b", b"3"), Entry::new(b"c", None, None), merged(b"d", b"")];
-        for count in 1..=5 {
-            let mut merge = runs.merge().expect("readable");
-            let mut all = Vec::new();
-            loop {
-                let entries = merge.take(count).expect("readable");
-                let is_last = entries.len() < count;
-                all.extend(entries);
-                if is_last {
-                    break;
+        // Of the limits by bytes, the first is reached by each entry, and the last by none.
+        for bytes in [1, 150, 1_000] {
+            for count in 1..=5 {
+                let mut merge = runs.merge().expect("readable");
+                let mut all = Vec::new();
+                loop {
+                    let step = merge.take(StepLimits { entries: count, bytes }).expect("readable");
+                    assert!(!step.entries.is_empty() && step.entries.len() <= count);
+                    let before_last: usize = step.entries.iter().rev().skip(1).map(Entry::bytes).sum();
+                    assert!(before_last < bytes, "{step:?}");
+                    all.extend(step.entries);
+                    assert_eq!(
+                        step.is_last,
+                        all.len() == expected.len(),
+                        "{count} entries or {bytes} bytes at once"
+                    );
+                    if step.is_last {
+                        break;
+                    }
                 }
+                assert_eq!(all, expected, "{count} entries or {bytes} bytes at once");
             }
-            assert_eq!(all, expected, "{count} at once");
         }
     }
 }

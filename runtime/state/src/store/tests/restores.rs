@@ -126,3 +126,23 @@ fn a_merge_goes_on_when_the_file_is_opened_again() {
         check_all(&mut store);
     }
 }
+
+#[test]
+fn large_values_are_merged_in_several_steps() {
+    const MIB: usize = 1 << 20;
+    for (steps, is_complete) in [(1, false), (3, false), (4, true)] {
+        let dir = TempDir::new("large-values");
+        let mut store = Store::new(&dir);
+        store.opened();
+        let value = "v".repeat(MIB);
+        for number in 0..16 {
+            store.apply(vec![entry(&format!("key-{number}"), Some(&value))], Some(number + 1));
+        }
+        let (session, now_ms) = (store.current(), store.now_ms);
+        store.partitions.handle(Task::AtLogEnd { partition: 3, session, now_ms }, store.now);
+        (0..steps).for_each(|_| store.partitions.tick(store.now));
+        store.partitions.crash();
+        let (resume, _) = store.opened();
+        assert_eq!(resume, is_complete.then_some(16), "{steps} steps of about 4 MiB");
+    }
+}
