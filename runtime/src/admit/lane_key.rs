@@ -1,6 +1,6 @@
 //! The lane of a record.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
@@ -162,25 +162,22 @@ impl LaneRule {
     /// Appends the key that the state of the record's lane has in a changelog. Two records have the same one if and only if
     /// their lane keys are equal. The record has a lane.
     pub fn record_key(&self, record: &ArenaRecord<'_>, key: &mut Vec<u8>) {
-        let part = |part: KeyPart<'_>, key: &mut Vec<u8>| record_key::push_key(part, key);
         if self.ordering == Ordering::Partition {
-            return part(KeyPart::Partition, key);
+            return record_key::push_key(KeyPart::Partition, key);
         }
         let start = key.len();
         let found = match &self.from {
             KeySource::Composite(parts) => {
                 record_key::begin_composite(key);
-                parts
-                    .iter()
-                    .try_for_each(|source| source.with_part(record, |part| record_key::push_part(part, key)))
+                parts.iter().try_for_each(|source| source.append_part(record, record_key::push_part, key))
             }
             KeySource::Key | KeySource::Header(_) | KeySource::Json(_) | KeySource::RegistryJson(_) => {
-                self.from.with_part(record, |found| part(found, key))
+                self.from.append_part(record, record_key::push_key, key)
             }
         };
         if found.is_none() {
             key.truncate(start);
-            part(KeyPart::NoKey, key);
+            record_key::push_key(KeyPart::NoKey, key);
         }
     }
 
@@ -196,38 +193,46 @@ impl LaneRule {
 }
 
 impl KeySource {
-    /// Passes the lane key of a record to `to`, if it is not composite; `None`: the record has none.
-    fn with_part(&self, record: &ArenaRecord<'_>, to: impl FnOnce(KeyPart<'_>)) -> Option<()> {
-        let scalar = |json: &[u8], pointer: &[String], to: &dyn Fn(KeyPart<'_>)| {
-            let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-            json_scalar::hash(json, pointer, &|scalar| {
-                scalar.as_key_part(to);
-                0
-            })
-        };
-        let to = Cell::new(Some(to));
-        let once = |part: KeyPart<'_>| {
-            if let Some(to) = to.take() {
-                to(part);
-            }
-        };
+    /// Appends the lane key of a record with `push`, if it is not composite; `None`: the record has none.
+    fn append_part(
+        &self,
+        record: &ArenaRecord<'_>,
+        push: fn(KeyPart<'_>, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
         match self {
-            KeySource::Key => once(KeyPart::Bytes(record.key?)),
+            KeySource::Key => push(KeyPart::Bytes(record.key?), out),
             KeySource::Header(name) => {
                 let (_, value) = record.headers.filter(|(known, _)| known == name).last()?;
-                once(KeyPart::Bytes(value?));
+                push(KeyPart::Bytes(value?), out);
             }
-            KeySource::Json(pointer) => {
-                scalar(record.value?, pointer, &once)?;
-            }
+            KeySource::Json(pointer) => append_scalar_part(record.value?, pointer, push, out)?,
             KeySource::RegistryJson(pointer) => {
                 let value = record.value.filter(|value| value.first() == Some(&0))?;
-                scalar(value.get(REGISTRY_PREFIX..)?, pointer, &once)?;
+                append_scalar_part(value.get(REGISTRY_PREFIX..)?, pointer, push, out)?;
             }
             KeySource::Composite(_) => unreachable!("a part of a composite key is not composite"),
         }
         Some(())
     }
+}
+
+fn append_scalar_part(
+    json: &[u8],
+    pointer: &[String],
+    push: fn(KeyPart<'_>, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+    let start = out.len();
+    let out = RefCell::new(out);
+    json_scalar::hash(json, pointer, &|scalar| {
+        // A repeated field is found several times, and the hash of the lane is that of its last value.
+        out.borrow_mut().truncate(start);
+        scalar.as_key_part(&|part| push(part, &mut out.borrow_mut()));
+        0
+    })?;
+    Some(())
 }
 
 /// Separates the parts of a composite key in reports.
@@ -376,40 +381,51 @@ mod tests {
         assert_eq!(partition.lane_key(&arena.get(slot)), None, "a lane is the whole partition");
     }
 
+    /// The values of the field `id` of an event: more than one if the field is repeated.
+    const IDS: [&[&str]; 20] = [
+        &["1"],
+        &["1.0"],
+        &["\"1\""],
+        &["true"],
+        &["\"true\""],
+        &["1e18"],
+        &["1000000000000000000"],
+        &["1.5"],
+        &["\"1.5\""],
+        &["-0.0"],
+        &["0"],
+        &["\"\""],
+        &["1e300"],
+        &["null"],
+        &["1", "\"1\""],
+        &["\"1\"", "1"],
+        &["0", "true", "1.0"],
+        &["1", "null"],
+        &["null", "1"],
+        &["1", "{}"],
+    ];
+
     #[test]
     fn records_have_the_same_record_key_if_and_only_if_they_have_the_same_lane() {
-        const IDS: [&str; 14] = [
-            "1",
-            "1.0",
-            "\"1\"",
-            "true",
-            "\"true\"",
-            "1e18",
-            "1000000000000000000",
-            "1.5",
-            "\"1.5\"",
-            "-0.0",
-            "0",
-            "\"\"",
-            "1e300",
-            "null",
-        ];
         let mut arena = crate::admit::Arena::default();
+        let json = LaneKey::Json("/id".to_owned());
         for lane_key in [
-            LaneKey::Json("/id".to_owned()),
-            LaneKey::Composite(vec![LaneKey::Json("/id".to_owned()), LaneKey::Key]),
+            json.clone(),
+            LaneKey::Composite(vec![json.clone(), LaneKey::Key]),
+            LaneKey::Composite(vec![LaneKey::Key, json]),
             LaneKey::Key,
         ] {
             let mut rule = LaneRule::new(Ordering::Key, &lane_key, NoKey::Partition);
             let mut all = Vec::new();
-            for id in IDS {
+            for ids in IDS {
                 for key in [None, Some(&b""[..]), Some(b"1")] {
-                    let value = format!(r#"{{"id": {id}}}"#).into_bytes();
+                    let fields: Vec<String> = ids.iter().map(|id| format!("\"id\": {id}")).collect();
+                    let value = format!("{{{}}}", fields.join(", ")).into_bytes();
                     let (slot, _) = arena.store(key, Some(&value), std::iter::empty(), false);
                     let mut record_key = Vec::new();
                     rule.record_key(&arena.get(slot), &mut record_key);
                     let lane = rule.admission(key, Some(&value), std::iter::empty);
-                    all.push((lane, record_key, format!("{lane_key}: {id}, {key:?}")));
+                    all.push((lane, record_key, format!("{lane_key}: {ids:?}, {key:?}")));
                 }
             }
             for (lane, record_key, name) in &all {
