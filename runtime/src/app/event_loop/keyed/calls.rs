@@ -108,10 +108,9 @@ impl Keyed {
             }
             states.push(state);
         }
-        let mut waiting = WaitingCall { call, states, missing: missing.values().map(Vec::len).sum() };
+        let waiting = WaitingCall { call, states, missing: missing.values().map(Vec::len).sum() };
         if waiting.missing == 0 {
-            self.push_states(&mut waiting)?;
-            return Ok(Some(waiting.call));
+            return self.complete(waiting).map(Some);
         }
         self.calls.waiting.insert(id, waiting);
         for (partition, lanes) in missing {
@@ -162,9 +161,8 @@ impl Keyed {
     pub(in crate::app::event_loop) fn next_ready(&mut self) -> Result<Option<Box<Call>>, String> {
         while let Some(call) = self.calls.ready.pop_front() {
             // It may have been cancelled meanwhile.
-            let Some(mut waiting) = self.calls.waiting.remove(&call) else { continue };
-            self.push_states(&mut waiting)?;
-            return Ok(Some(waiting.call));
+            let Some(waiting) = self.calls.waiting.remove(&call) else { continue };
+            return self.complete(waiting).map(Some);
         }
         Ok(None)
     }
@@ -198,13 +196,19 @@ impl Keyed {
         if waiting.missing > 0 {
             return Ok(None);
         }
-        let Some(mut waiting) = self.calls.waiting.remove(&call) else { return Ok(None) };
-        let pushed = self.push_states(&mut waiting);
-        if pushed.is_err() {
-            self.calls.waiting.insert(call, waiting); // until the drain cancels it
-            return pushed.map(|()| None);
+        self.calls.waiting.remove(&call).map(|waiting| self.complete(waiting)).transpose()
+    }
+
+    /// Adds its states to a call that does not wait any more. After an error, which stops the handler, the call waits
+    /// until the drain cancels it: to the core, a call that is dropped is a guest that never returns.
+    fn complete(&mut self, mut waiting: WaitingCall) -> Result<Box<Call>, String> {
+        match self.push_states(&mut waiting) {
+            Ok(()) => Ok(waiting.call),
+            Err(reason) => {
+                self.calls.waiting.insert(waiting.call.key.call, waiting);
+                Err(reason)
+            }
         }
-        Ok(Some(waiting.call))
     }
 
     fn push_states(&self, waiting: &mut WaitingCall) -> Result<(), String> {
