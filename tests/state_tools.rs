@@ -163,6 +163,26 @@ fn a_reset_processes_the_log_again() {
     fold::check(&flow, expected).assert_clean();
 }
 
+/// The log keeps these records until its compaction: after the reset, they are followed by tombstones.
+#[test]
+fn a_reset_deletes_records_that_cannot_be_used() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let settings = settings(&flow, "unusable");
+    produce(&flow, 0);
+    let newer = settings.clone().set("handlers.t.state", "version", 2);
+    finish(&newer);
+    let foreign = ["\u{1}nobody", ""].map(|key| Record::new(key, "written by another program").to(1));
+    flow.producer().send_all(&fold::topic(&flow), foreign).expect("acknowledged");
+    refusal(&newer, "the record has format 119, and this version of Keylane reads up to 1");
+    let without_files = campaign::with_state(settings, &flow.group, 1);
+    refusal(&without_files, "its state has version 2, and this component has 1");
+
+    state(&without_files, &["reset", "--yes"]).succeeded();
+    finish(&without_files);
+    fold::check(&flow, expected).assert_clean();
+}
+
 #[test]
 fn a_topic_made_anew_needs_a_reset() {
     let Some(cluster) = kafka::shared() else { return };

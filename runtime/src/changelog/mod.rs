@@ -6,6 +6,7 @@ mod reader;
 mod restore;
 mod store;
 mod topics;
+mod unusable;
 
 pub use reader::{ChangelogReader, ReaderSpec, RestoreEvent, RestoreRequest};
 pub use store::LocalStore;

@@ -94,11 +94,11 @@ pub enum RestoreEvent {
         /// The error.
         reason: String,
     },
-    /// A record can't be used: the partition can't start.
+    /// The last record of a key can't be used: the partition can't start.
     Damaged {
         /// The restore.
         request: RestoreRequest,
-        /// The record, and what is wrong.
+        /// The first such record, and what is wrong.
         reason: String,
     },
 }
@@ -347,8 +347,7 @@ impl ReaderThread {
     fn read_one(&mut self, at: usize) -> bool {
         let version = self.version;
         let Some(restore) = self.restores.get_mut(at) else { return false };
-        let mut end_seen = None;
-        let mut problem = None;
+        let (mut end_seen, mut problem, mut damaged) = (None, None, false);
         if !matches!(restore.phase, Phase::Reading { .. }) {
             return false;
         }
@@ -358,10 +357,10 @@ impl ReaderThread {
         };
         let read = queue.read(&mut |entry| match entry {
             QueueEntry::Record(record) => match restore.take(&record, version) {
-                Ok(Taken::Continue) => ControlFlow::Continue(()),
-                Ok(Taken::Batch) => ControlFlow::Break(()),
-                Err(reason) => {
-                    problem = Some((true, reason));
+                Taken::Continue => ControlFlow::Continue(()),
+                Taken::Batch => ControlFlow::Break(()),
+                Taken::Damaged => {
+                    damaged = true;
                     ControlFlow::Break(())
                 }
             },
@@ -370,19 +369,15 @@ impl ReaderThread {
                 ControlFlow::Continue(())
             }
             QueueEntry::Error { code, text, .. } => {
-                problem = Some((false, format!("{code}: {text}")));
+                problem = Some(format!("{code}: {text}"));
                 ControlFlow::Break(())
             }
         });
         restore.phase = Phase::Reading { queue, end };
         self.store(at);
         match problem {
-            Some((true, reason)) => {
-                let restore = self.restores.remove(at);
-                self.unassign(&restore);
-                (self.on_event)(RestoreEvent::Damaged { request: restore.request, reason });
-            }
-            Some((false, reason)) => {
+            _ if damaged => self.finish(at, end),
+            Some(reason) => {
                 if let Some(restore) = self.restores.get(at) {
                     self.unassign(restore);
                 }
@@ -397,7 +392,9 @@ impl ReaderThread {
     /// Passes the records that were read to the store.
     fn store(&mut self, at: usize) {
         let Some(restore) = self.restores.get_mut(at) else { return };
-        let (request, next) = (restore.request, restore.next);
+        let request = restore.request;
+        // A file must not be taken for complete beyond a record that can't be used.
+        let next = restore.next.filter(|_| restore.unusable.is_empty());
         let entries = restore.take_batch();
         if let Some(store) = self.stores.get(usize::from(request.topic))
             && !entries.is_empty()
@@ -406,10 +403,14 @@ impl ReaderThread {
         }
     }
 
+    /// Ends a restore: everything was read, or too much can't be used.
     fn finish(&mut self, at: usize, end: i64) {
         let restore = self.restores.remove(at);
         self.unassign(&restore);
         let request = restore.request;
+        if let Some(reason) = restore.unusable.first() {
+            return (self.on_event)(RestoreEvent::Damaged { request, reason });
+        }
         if let Some(store) = self.stores.get(usize::from(request.topic)) {
             store.apply(request.partition, request.session, Vec::new(), Some(end));
         }
