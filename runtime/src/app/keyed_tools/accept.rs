@@ -72,7 +72,10 @@ impl KeyedTools {
         }
         let partitions: Vec<&ToolPartition> = accepted.iter().map(|accepted| &accepted.partition).collect();
         let bound_to: Vec<i64> = accepted.iter().map(|accepted| accepted.offset).collect();
-        self.bind(&self.transactions()?, &partitions, &bound_to, Some(offsets))
+        let transactions = self.transactions()?;
+        // A transaction is accepted also if a member has joined since the first check.
+        self.needs_empty_group()?;
+        self.bind(&transactions, &partitions, &bound_to, Some(offsets))
     }
 
     /// Returns whether a handler stops because of this metadata, as the core decides it. A commit in a former topic of the
