@@ -12,8 +12,9 @@ use keylane_tests::check::fold::{self, Changelog};
 use keylane_tests::check::once::{self, Expected, History};
 use keylane_tests::flow::Flow;
 use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Record};
+use keylane_tests::kafka::{self, Group, Record};
 use keylane_tests::keylane::{Keylane, Settings, run_on_small_disk};
+use keylane_tests::restricted_user;
 use keylane_tests::skip::print_line;
 use keylane_tests::wait;
 use serde_json::Value;
@@ -255,9 +256,87 @@ fn a_full_disk_holds_its_partitions_until_there_is_room() {
     assert_eq!(report.keys, KEYS);
 }
 
+/// The changelog is deleted before it has a state, and created again later.
+#[test]
+fn a_missing_changelog_holds_only_the_partitions_of_its_topic() {
+    let Some(cluster) = kafka::shared() else { return };
+    let held = Flow::new(cluster, 2, &[]);
+    let (admin, changelog) = (cluster.admin(), fold::topic(&held));
+    let create = || admin.create_topic(&changelog, held.partitions, &[("cleanup.policy", "compact")]);
+    holds_only_its_partitions(&held, settings(&held, 0), || admin.delete_topic(&changelog), create);
+}
+
+#[test]
+fn a_changelog_without_the_right_to_write_holds_only_the_partitions_of_its_topic() {
+    let Some(cluster) = kafka::dedicated(&restricted_user::options()) else { return };
+    let held = Flow::new(&cluster, 2, &[]);
+    let changelog = fold::topic(&held);
+    let change = |arguments: &[&str], operations: &[&str]| {
+        restricted_user::change_acl(&cluster, arguments, operations, &changelog);
+    };
+    change(&["--add", "--allow-principal", "User:alice"], &["All"]);
+    let settings = restricted_user::settings(&cluster, settings(&held, 0));
+    let revoke = || change(&["--add", "--deny-principal", "User:alice"], &["Write"]);
+    let grant = || change(&["--remove", "--force", "--deny-principal", "User:alice"], &["Write"]);
+    holds_only_its_partitions(&held, settings, revoke, grant);
+}
+
+/// Runs a handler of two topics. `block` makes the changelog of the first one unusable, and `unblock` ends that.
+fn holds_only_its_partitions(held: &Flow<'_>, settings: Settings, block: impl Fn(), unblock: impl Fn()) {
+    let other = with_another_input(held, 1);
+    let settings = settings
+        .set("handlers.t", "topics", vec![held.input.as_str(), other.input.as_str()])
+        .set("handlers.t.dead_letters", "topic", held.dead_letters.as_str())
+        .set("admin", "listen", "127.0.0.1:0");
+    let mut keylane = Keylane::run(&settings, &[]);
+    let shown = Admin::of(&mut keylane);
+    produce(&other, (0..EVENTS).map(event));
+    other.wait_until_committed();
+    let changelog = fold::topic(held);
+    block();
+    produce(held, (0..EVENTS).map(event));
+    keylane.wait_for("the blocked topic", |line| {
+        line["message"] == "topic blocked: transactions can't be committed" && line["topic"] == changelog
+    });
+    produce(&other, (EVENTS..2 * EVENTS).map(event));
+    other.wait_until_committed();
+    assert!(held.lag() > 0, "its states are not published");
+
+    let partitions = at(&shown.handler(), "/partitions");
+    for partition in partitions.as_array().expect("the partitions of the handler") {
+        let left_out = &partition["left_out"];
+        if partition["topic"] == held.input.as_str() {
+            assert_eq!(left_out["topic"], changelog.as_str(), "{partition}");
+            assert!(left_out["error"].is_string(), "{left_out}");
+        } else {
+            assert_eq!(*left_out, Value::Null, "{partition}");
+        }
+    }
+
+    unblock();
+    held.wait_until_committed();
+    wait::until("the partitions to be contained again", wait::STATE_TIMEOUT, || {
+        let partitions = at(&shown.handler(), "/partitions");
+        partitions.as_array().is_some_and(|all| all.iter().all(|partition| partition["left_out"].is_null()))
+    });
+    keylane.terminate();
+    keylane.expect_exit(0);
+    fold::check(held, expected).assert_clean();
+    fold::check(&other, expected).assert_clean();
+}
+
 fn settings(flow: &Flow<'_>, files: usize) -> Settings {
     let settings = campaign::settings(flow, "one", Delivery::Transactional);
     campaign::with_state(settings, &flow.group, files)
+}
+
+/// Another input topic for the same group, with the same topics for outputs and dead letters.
+fn with_another_input<'c>(flow: &Flow<'c>, partitions: i32) -> Flow<'c> {
+    let input = kafka::unique("in");
+    flow.cluster.admin().create_topic(&input, partitions, &[]);
+    let (output, dead_letters, group) = (flow.output.clone(), flow.dead_letters.clone(), flow.group.clone());
+    let members = Group::new(&flow.cluster.bootstrap(), &group);
+    Flow { cluster: flow.cluster, input, output, dead_letters, group, members, partitions }
 }
 
 fn files(settings: &Settings) -> PathBuf {

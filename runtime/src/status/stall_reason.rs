@@ -100,7 +100,7 @@ pub const COMMIT_NOT_STORED: StallReason = StallReason {
 /// Transactions leave the partition out.
 pub const LEFT_OUT: StallReason = StallReason {
     code: "left_out",
-    meaning: "transactions leave the partition out, because a topic of its outputs or dead letters does not accept them",
+    meaning: "transactions leave the partition out, because a topic of its outputs or dead letters, or its changelog, does not accept records",
     remedy: "see `left_out`, which names the topic and the error, and correct the topic; the partition is tried again every 10 s",
 };
 

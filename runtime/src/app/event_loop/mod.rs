@@ -233,7 +233,7 @@ impl EventLoop {
                 Action::ForgetStates { partition, number } => keyed::forget_states(keyed, partition, number),
                 Action::BeginTransaction { id, entries, claims, metadata } => {
                     let snapshot = Snapshot::new(entries, claims, metadata, keyed.as_mut());
-                    transacting.begin(id, &snapshot, source.group_metadata(), now);
+                    transacting.begin(id, &snapshot, keyed.as_ref(), source.group_metadata(), now);
                 }
 
                 // Closing
@@ -351,7 +351,7 @@ impl EventLoop {
         self.submit_ready();
         let moved = self.publishing.publish_backlog(self.reading.arena());
         let mut busy = self.feed_acknowledgements() || moved;
-        while let Some(input) = self.transacting.next_input(self.now.uptime) {
+        while let Some(input) = self.transacting.next_input(self.keyed.as_ref(), self.now.uptime) {
             busy = true;
             self.feed(input);
         }

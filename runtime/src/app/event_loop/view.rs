@@ -101,9 +101,11 @@ impl EventLoop {
             commits_failed: self.committing.failed(),
             lag: report::lag(&self.core, &known_ends),
             log_ends,
-            transactions: self
-                .transacting
-                .view(self.core.kept_effect_bytes(), |topic| self.publishing.topic_name(topic).to_owned()),
+            transactions: self.transacting.view(
+                self.core.kept_effect_bytes(),
+                self.keyed.as_ref(),
+                |topic| self.publishing.topic_name(topic).to_owned(),
+            ),
             keyed: self.keyed.as_ref().map(Keyed::view),
             observed,
             arena_bytes: self.reading.arena().bytes(),

@@ -52,7 +52,7 @@ impl Metrics {
         families.size(
             (
                 "keylane_partitions_left_out",
-                "Partitions that transactions leave out, because a topic does not accept their outputs or dead letters.",
+                "Partitions that transactions leave out: a topic rejects their outputs, dead letters or states.",
             ),
             left_out,
         )?;

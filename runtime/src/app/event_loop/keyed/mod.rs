@@ -116,6 +116,14 @@ impl Keyed {
         changelogs.map(|changelog| changelog.topic).any(|changelog| changelog == topic)
     }
 
+    /// Returns the owned partitions with their changelogs. Every transaction with such a partition writes to its changelog.
+    pub(super) fn changelogs(&self) -> impl Iterator<Item = (Partition, SinkTopic)> {
+        let owned = self.owned.iter().filter(|(_, owned)| owned.ownership.is_some());
+        owned.filter_map(|(&partition, _)| {
+            Some((partition, self.states_of(partition)?.changelog.as_ref()?.topic))
+        })
+    }
+
     fn states_of(&self, partition: Partition) -> Option<&TopicStates> {
         self.topics.get(usize::from(partition.topic)).map(|(_, states)| states)
     }

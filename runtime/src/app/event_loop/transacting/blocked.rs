@@ -1,6 +1,6 @@
-//! Topics that can't be written, or that reject a record. Partitions with effects for such a topic are excluded from
-//! transactions, and the others continue. After a pause the partitions are included again: the next transaction shows
-//! whether the topic still rejects them.
+//! Topics that can't be written, or that reject a record. Partitions with effects for such a topic, or whose changelog it
+//! is, are excluded from transactions, and the others continue. After a pause the partitions are included again: the next
+//! transaction shows whether the topic still rejects them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,8 +12,12 @@ use keylane_core::{Input, Partition};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{RecordBatch, SinkTopic};
 
+use super::super::Keyed;
 use super::kept::KeptRecords;
 use super::observed::LeftOut;
+
+/// What the partitions write to: their kept effects, and their changelogs.
+pub(super) type Writers<'a> = (&'a KeptRecords, Option<&'a Keyed>);
 
 /// The first pause. It is doubled after each failed try, because a failed transaction holds the readers of its topics.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -47,10 +51,10 @@ impl BlockedTopics {
         blocked.pause = (blocked.pause * 2).min(PAUSE_MAX);
     }
 
-    /// Excludes the partitions with effects for blocked topics. Returns the inputs for the core.
-    pub(super) fn exclude(&mut self, kept: &KeptRecords) -> Vec<Input<'static>> {
+    /// Excludes the partitions that write to blocked topics. Returns the inputs for the core.
+    pub(super) fn exclude(&mut self, writers: Writers<'_>) -> Vec<Input<'static>> {
         let affected: BTreeSet<Partition> =
-            kept.partitions_with(|topic| self.is_blocked(topic)).into_keys().collect();
+            partitions_with(writers, |topic| self.is_blocked(topic)).into_keys().collect();
         let input = |partition: &Partition| Input::ExcludePartition { partition: *partition, excluded: true };
         let inputs = affected.iter().map(input).collect();
         self.excluded.extend(affected);
@@ -58,7 +62,7 @@ impl BlockedTopics {
     }
 
     /// Includes partitions again when the pauses of their topics are over. Returns the inputs for the core.
-    pub(super) fn try_again(&mut self, kept: &KeptRecords, now: Duration) -> Vec<Input<'static>> {
+    pub(super) fn try_again(&mut self, writers: Writers<'_>, now: Duration) -> Vec<Input<'static>> {
         if self.topics.is_empty() {
             return Vec::new();
         }
@@ -70,19 +74,19 @@ impl BlockedTopics {
             return Vec::new();
         }
         let still: BTreeSet<Partition> =
-            kept.partitions_with(|topic| self.is_blocked(topic)).into_keys().collect();
+            partitions_with(writers, |topic| self.is_blocked(topic)).into_keys().collect();
         let included: Vec<Partition> = self.excluded.difference(&still).copied().collect();
         self.excluded = still;
         let input = |partition| Input::ExcludePartition { partition, excluded: false };
         included.into_iter().map(input).collect()
     }
 
-    /// Returns the partitions with effects for blocked topics. Topics that are being tried are among them: most tries fail.
-    pub(super) fn left_out(&self, kept: &KeptRecords, name: impl Fn(SinkTopic) -> String) -> Vec<LeftOut> {
+    /// Returns the partitions that write to blocked topics. Topics that are being tried are among them: most tries fail.
+    pub(super) fn left_out(&self, writers: Writers<'_>, name: impl Fn(SinkTopic) -> String) -> Vec<LeftOut> {
         if self.topics.is_empty() {
             return Vec::new();
         }
-        let affected = kept.partitions_with(|topic| self.topics.contains_key(&topic));
+        let affected = partitions_with(writers, |topic| self.topics.contains_key(&topic));
         let left_out = affected.into_iter().filter_map(|(partition, topic)| {
             let error = self.topics.get(&topic)?.code.to_string();
             Some(LeftOut { partition, topic: name(topic), error })
@@ -121,6 +125,20 @@ impl BlockedTopics {
     fn is_blocked(&self, topic: SinkTopic) -> bool {
         self.topics.get(&topic).is_some_and(|blocked| blocked.again_at.is_some())
     }
+}
+
+/// Returns the partitions that write to any of these topics, each with one of them.
+fn partitions_with(
+    (kept, keyed): Writers<'_>,
+    is_topic: impl Fn(SinkTopic) -> bool,
+) -> BTreeMap<Partition, SinkTopic> {
+    let mut found = kept.partitions_with(&is_topic);
+    for (partition, changelog) in keyed.into_iter().flat_map(Keyed::changelogs) {
+        if is_topic(changelog) {
+            found.entry(partition).or_insert(changelog);
+        }
+    }
+    found
 }
 
 fn topics_of(records: &[(Arc<RecordBatch>, Range<usize>)]) -> impl Iterator<Item = SinkTopic> {

@@ -114,7 +114,7 @@ impl EventLoop {
     /// Handles an event of the transactional producer.
     pub(super) fn transaction_ended(&mut self, event: TransactionEvent) {
         let EventLoop { log, source, transacting, keyed, closing, publishing, now, .. } = self;
-        if let Some(reason) = transacting.ended(&event, now.uptime) {
+        if let Some(reason) = transacting.ended(&event, keyed.as_ref(), now.uptime) {
             log.transaction_aborted(*now, &reason);
             transacting.observed.aborted(*now, reason);
         }
@@ -187,11 +187,12 @@ impl Transacting {
     pub(super) fn view(
         &self,
         kept_bytes: u64,
+        keyed: Option<&Keyed>,
         topic_name: impl Fn(SinkTopic) -> String,
     ) -> Option<TransactionView> {
         let (totals, times) = (self.totals, self.times);
         let mut view = TransactionView { totals, kept_bytes, times, ..TransactionView::default() };
-        view.left_out = self.blocked.left_out(&self.kept, topic_name);
+        view.left_out = self.blocked.left_out((&self.kept, keyed), topic_name);
         self.observed.add_to(&mut view);
         self.is_enabled().then_some(view)
     }
@@ -258,6 +259,7 @@ impl Transacting {
         &mut self,
         id: CommitId,
         snapshot: &Snapshot<'_>,
+        keyed: Option<&Keyed>,
         group: Option<GroupMetadata>,
         now: Now,
     ) {
@@ -278,8 +280,8 @@ impl Transacting {
         let mut records = self.kept.claimed(claims);
         records.extend(key_records.clone());
         if self.blocked.contains_any(&records) {
-            // Effects for such a topic were kept after its partitions were determined.
-            self.inputs.extend(self.blocked.exclude(&self.kept));
+            // Effects for such a topic were kept, or an ownership has begun, after its partitions were determined.
+            self.inputs.extend(self.blocked.exclude((&self.kept, keyed)));
             self.inputs.push_back(Input::TransactionAborted { id, why: AbortCause::Excluded });
             return;
         }
@@ -292,7 +294,12 @@ impl Transacting {
     }
 
     /// Handles the end of a transaction. Returns the reason if it was not committed.
-    pub(super) fn ended(&mut self, event: &TransactionEvent, now: Duration) -> Option<String> {
+    pub(super) fn ended(
+        &mut self,
+        event: &TransactionEvent,
+        keyed: Option<&Keyed>,
+        now: Duration,
+    ) -> Option<String> {
         match event {
             TransactionEvent::Committed { id, records, written } => {
                 self.totals.records += *records as u64;
@@ -306,7 +313,7 @@ impl Transacting {
             TransactionEvent::ReadBack { id, stored } => self.read_back(*id, stored, now),
             TransactionEvent::TopicBlocked { topic, code } => {
                 self.blocked.block(*topic, *code, now);
-                self.inputs.extend(self.blocked.exclude(&self.kept));
+                self.inputs.extend(self.blocked.exclude((&self.kept, keyed)));
                 None
             }
             TransactionEvent::Unavailable(_)
@@ -317,8 +324,8 @@ impl Transacting {
     }
 
     /// Returns the next answer for the core.
-    pub(super) fn next_input(&mut self, now: Duration) -> Option<Input<'static>> {
-        self.inputs.extend(self.blocked.try_again(&self.kept, now));
+    pub(super) fn next_input(&mut self, keyed: Option<&Keyed>, now: Duration) -> Option<Input<'static>> {
+        self.inputs.extend(self.blocked.try_again((&self.kept, keyed), now));
         self.inputs.pop_front()
     }
 
