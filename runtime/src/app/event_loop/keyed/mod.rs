@@ -187,7 +187,8 @@ impl EventLoop {
             RestoreEvent::Restored { request, records, any, .. } => {
                 keyed.restores += 1;
                 keyed.restored_records += records;
-                keyed.restored(request, any);
+                let partition = Partition { topic: request.topic, number: request.partition };
+                keyed.restored(request, any, self.transacting.is_undecided(partition));
             }
             RestoreEvent::Damaged { request, reason } => match keyed.damaged(request, &reason) {
                 Ok(resolved) => self.resolved(resolved),

@@ -30,14 +30,15 @@ pub(super) struct OwnedStates {
     /// Why the file can't be read or written at the moment.
     pub(super) file_error: Option<String>,
     /// What was committed while the store was restored, in order.
-    pub(super) held: Vec<CommittedEntries>,
+    pub(super) held: CommittedEntries,
     /// The binding record of the transaction that is undecided.
     pub(super) binding: Vec<u8>,
     /// The search for old states.
     pub(super) search: Search,
 }
 
-/// The entries of a committed transaction for the store.
+/// The entries of committed transactions for the store, newest last.
+#[derive(Default)]
 pub(super) struct CommittedEntries {
     pub(super) entries: Vec<Entry>,
     /// The offset up to which they complete the changelog, if it is known.
@@ -52,6 +53,8 @@ pub(super) enum Step {
     Restoring(i64, i64),
     /// The binding record is loaded. `any`: whether the changelog has, or had, any record.
     Comparing { any: bool },
+    /// After the loss of the file, the changelog was read to its end, while a transaction with the partition was undecided.
+    Undecided,
     /// The store can be read.
     Ready,
 }
@@ -103,7 +106,7 @@ impl Keyed {
             file,
             found_ms: now_ms,
             file_error: None,
-            held: Vec::new(),
+            held: CommittedEntries::default(),
             binding: Vec::new(),
             search: Search::default(),
         };
@@ -156,7 +159,12 @@ impl Keyed {
     }
 
     /// Everything in the changelog is in the store.
-    pub(super) fn restored(&mut self, request: RestoreRequest, any: bool) {
+    ///
+    /// `undecided`: whether a transaction with the partition is undecided here. After the loss of a file, it may be committed
+    /// at the brokers, and its records restored. What was committed before it is older, and must not follow them into the
+    /// store, whose offset is past them: so it waits for the outcome, and follows together with the records of that
+    /// transaction.
+    pub(super) fn restored(&mut self, request: RestoreRequest, any: bool, undecided: bool) {
         let RestoreRequest { topic, partition: number, session, .. } = request;
         let partition = Partition { topic, number };
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.session == session) else {
@@ -165,22 +173,36 @@ impl Keyed {
         let Some((_, states)) = self.topics.get(usize::from(topic)) else { return };
         states.store.at_log_end(number, session, owned.found_ms);
         if owned.found.is_none() {
-            return self.store_ready(partition); // the file was lost during the ownership
+            // The file was lost during the ownership.
+            if undecided {
+                owned.step = Step::Undecided;
+            } else {
+                self.store_ready(partition);
+            }
+            return;
         }
         owned.step = Step::Comparing { any };
         states.store.load(number, session, BINDING_TOKEN, vec![BINDING_KEY.as_slice().into()]);
     }
 
+    /// No transaction is undecided any more.
+    pub(in crate::app::event_loop) fn decided(&mut self) {
+        let waiting = self.owned.iter().filter(|(_, owned)| owned.step == Step::Undecided);
+        let waiting: Vec<Partition> = waiting.map(|(partition, _)| *partition).collect();
+        waiting.into_iter().for_each(|partition| self.store_ready(partition));
+    }
+
     /// The store of a partition can be read. What was committed while it was restored follows now: before, an older record
-    /// of the same key could have come after it.
+    /// of the same key could have come after it. All of it follows in one step: the offset of the store may already be past
+    /// the last of it.
     fn store_ready(&mut self, partition: Partition) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         owned.step = Step::Ready;
-        let held = std::mem::take(&mut owned.held);
-        if let Some((_, states)) = self.topics.get(usize::from(partition.topic)) {
-            for CommittedEntries { entries, through } in held {
-                states.store.apply(partition.number, owned.session, entries, through);
-            }
+        let CommittedEntries { entries, through } = std::mem::take(&mut owned.held);
+        if let Some((_, states)) = self.topics.get(usize::from(partition.topic))
+            && !entries.is_empty()
+        {
+            states.store.apply(partition.number, owned.session, entries, through);
         }
         self.load_again(partition);
     }

@@ -12,7 +12,7 @@ use crate::sink::{RecordBatch, RecordSize, Sink, SinkRecord, SinkTopic, packed_b
 
 use super::super::transacting::CommittedClaims;
 use super::Keyed;
-use super::partitions::{CommittedEntries, Step};
+use super::partitions::Step;
 
 /// Memory of an uncommitted state besides its key and value.
 pub(super) const CHANGE_BYTES: usize = 160;
@@ -126,7 +126,8 @@ impl Keyed {
                 if owned.step == Step::Ready {
                     states.store.apply(partition.number, owned.session, entries, through);
                 } else {
-                    owned.held.push(CommittedEntries { entries, through });
+                    owned.held.entries.extend(entries);
+                    owned.held.through = owned.held.through.max(through);
                 }
             }
             // The coordinator has accepted our membership, so nobody else had written to the changelogs when the transaction

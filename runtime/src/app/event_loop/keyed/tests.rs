@@ -79,12 +79,39 @@ fn what_is_committed_while_a_lost_file_is_restored_is_newer_than_what_is_restore
     let request = request(&keyed);
     let former = Entry::new(KEY, Some(b"former"), None);
     keyed.topics[0].1.store.apply(0, request.session, vec![former], None);
-    keyed.restored(request, true);
-    keyed.topics[0].1.store.load(0, request.session, TOKEN, vec![KEY.into()]);
+    keyed.restored(request, true, false);
+    assert_eq!(stored(&keyed, &events).as_deref(), Some(&b"new"[..]));
+}
+
+/// The restored records contain a transaction whose outcome the loop does not know yet.
+#[test]
+fn what_was_committed_before_an_undecided_transaction_is_stored_together_with_it() {
+    let (mut keyed, events) = keyed();
+    begin(&mut keyed, &events);
+    let session = keyed.owned[&P0].session;
+    keyed.store_lost(P0, session, 0);
+    for (number, value) in [(1, b"older"), (2, b"newer")] {
+        let states = &mut keyed.owned.get_mut(&P0).expect("an owned partition").states;
+        states.changed(number, &KEY.into(), Some(value.as_slice().into()));
+    }
+    commit(&mut keyed, 1, 0);
+    let request = request(&keyed);
+    keyed.topics[0].1.store.apply(0, request.session, vec![Entry::new(KEY, Some(b"newer"), None)], Some(9));
+    keyed.restored(request, true, true);
+    assert_eq!(stored(&keyed, &events).as_deref(), Some(&b"newer"[..]), "the offset of the store is past it");
+    commit(&mut keyed, 2, 0);
+    keyed.decided();
+    assert_eq!(keyed.owned[&P0].step, partitions::Step::Ready);
+    assert_eq!(stored(&keyed, &events).as_deref(), Some(&b"newer"[..]));
+}
+
+/// Returns what the store has for the key.
+fn stored(keyed: &Keyed, events: &Receiver<StoreEvent>) -> Option<Vec<u8>> {
+    keyed.topics[0].1.store.load(0, keyed.owned[&P0].session, TOKEN, vec![KEY.into()]);
     let loaded = events.iter().find_map(|event| {
         if let StoreEvent::Loaded { token: TOKEN, values, .. } = event { Some(values) } else { None }
     });
-    assert_eq!(loaded.expect("an answer")[0].as_deref(), Some(&b"new"[..]));
+    loaded.expect("an answer").swap_remove(0).map(|value| value.to_vec())
 }
 
 /// A transaction that claims the changes up to this number was committed.

@@ -23,7 +23,7 @@ impl Keyed {
             let (next, end) = match owned.step {
                 Step::Ready => return None,
                 Step::Restoring(next, end) => (next, end),
-                Step::Opening | Step::Comparing { .. } => (0, 0),
+                Step::Opening | Step::Comparing { .. } | Step::Undecided => (0, 0),
             };
             Some(RestoringStatus { topic: name(partition.topic), partition: partition.number, next, end })
         });

@@ -118,8 +118,12 @@ impl EventLoop {
             log.transaction_aborted(*now, &reason);
             transacting.observed.aborted(*now, reason);
         }
-        if let (Some(committed), Some(keyed)) = (transacting.take_committed(), keyed) {
-            keyed.committed(&committed);
+        let committed = transacting.take_committed();
+        if let Some(keyed) = keyed {
+            committed.iter().for_each(|committed| keyed.committed(committed));
+            if transacting.undecided.is_none() {
+                keyed.decided();
+            }
         }
         if let Some(PlainCommit { id, entries, metadata }) = transacting.take_commit() {
             source.commit(now.uptime, id, &entries, &metadata);
@@ -351,6 +355,11 @@ impl Transacting {
         self.commit = undecided.commit;
         let (claims, began_ms) = (undecided.claims, undecided.began.wall_ms);
         self.last_committed = Some(CommittedClaims { claims, written: written.to_vec(), began_ms });
+    }
+
+    /// Returns whether a transaction with this partition is undecided.
+    pub(super) fn is_undecided(&self, partition: Partition) -> bool {
+        self.undecided.as_ref().is_some_and(|undecided| undecided.partitions.contains(&partition))
     }
 
     /// Returns the commit that has to follow the transaction that was just committed.
