@@ -256,6 +256,22 @@ fn a_full_disk_holds_its_partitions_until_there_is_room() {
     assert_eq!(report.keys, KEYS);
 }
 
+/// The member has all partitions. The next refresh of the client's metadata, and so a rebalance, would be minutes later.
+#[test]
+fn a_handler_stops_when_its_input_topic_has_more_partitions() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 2, &[]);
+    let mut keylane = Keylane::run(&settings(&flow, 0), &[]);
+    produce(&flow, (0..EVENTS).map(event));
+    flow.wait_until_committed();
+    cluster.admin().add_partitions(&flow.input, 4);
+    let line = keylane.wait_for("the handler to stop", |line| line["message"] == "handler stopped");
+    assert!(line.to_string().contains("has more partitions than the 2 of its changelog"), "{line}");
+    assert!(line.to_string().contains("Adding partitions"), "{line}");
+    keylane.expect_exit(1);
+    fold::check(&flow, expected).assert_clean();
+}
+
 /// The changelog is deleted before it has a state, and created again later.
 #[test]
 fn a_missing_changelog_holds_only_the_partitions_of_its_topic() {

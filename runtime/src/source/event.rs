@@ -24,6 +24,14 @@ pub enum SourceEvent {
         /// Whether a transaction that commits an offset of the partition is still open.
         transaction_open: bool,
     },
+    /// The number of partitions of a topic, reported with the first start position and when it changes. It is compared every
+    /// few seconds while partitions of topics with a known id are owned.
+    PartitionCount {
+        /// The topic, by its index.
+        topic: u16,
+        /// The number.
+        count: i32,
+    },
     /// Transactional delivery: the group has a member that does not have it. While it is a member, no partition is taken.
     OtherDelivery {
         /// The member, for log lines.

@@ -47,6 +47,13 @@ impl EventLoop {
                 self.log.start_unresolved(self.now, partition, &reason);
                 self.feed(Input::LookupFailed { partition, transaction_open });
             }
+            SourceEvent::PartitionCount { topic, count } => {
+                let checked =
+                    self.keyed.as_ref().map_or(Ok(()), |keyed| keyed.check_partitions(topic, count));
+                if let Err(reason) = checked {
+                    self.closing.stop(&self.log, reason);
+                }
+            }
             SourceEvent::OtherDelivery { member } => self.log.other_delivery(self.now, &member),
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {

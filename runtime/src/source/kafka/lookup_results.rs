@@ -19,6 +19,9 @@ impl Source {
                 self.log.bounds_unknown(self.polled_at, partition, code)
             }
             LookupResult::TopicRecreated(topic) => self.on_topic_recreated(topic),
+            LookupResult::PartitionCount(topic, count) => {
+                self.pending_events.push_back(SourceEvent::PartitionCount { topic, count });
+            }
             LookupResult::OtherDelivery(member) => {
                 self.pending_events.push_back(SourceEvent::OtherDelivery { member });
             }

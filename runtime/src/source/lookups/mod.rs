@@ -33,7 +33,7 @@ const FIRST_TRY_TIMEOUT: Duration = Duration::from_secs(6);
 const DOUBLINGS_MAX: u32 = 16;
 /// Timeout of a request for the topics' ids. It is short, because the ids are already known and rarely change.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Interval of the check that no topic was deleted and created again.
+/// Interval of the check that no topic was deleted and created again, and of its number of partitions.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before bounds that were not found are requested again.
 const BOUNDS_PAUSE: Duration = Duration::from_millis(500);
@@ -72,6 +72,8 @@ pub(super) enum LookupResult {
     OtherDelivery(String),
     /// This topic, by its index, was deleted and created again.
     TopicRecreated(u16),
+    /// This topic, by its index, has this number of partitions: reported at its first description, and when it changes.
+    PartitionCount(u16, i32),
 }
 
 /// The first offset of a log, one past its last offset, and the id of its topic.
@@ -142,6 +144,10 @@ pub(super) struct Lookups {
     topics_at: Duration,
     /// Topics that were deleted and created again, and that were not returned yet.
     recreated: VecDeque<u16>,
+    /// By topic: the number of partitions when it was described last.
+    counts: BTreeMap<u16, i32>,
+    /// Numbers of partitions that were not returned yet.
+    new_counts: VecDeque<(u16, i32)>,
     /// A member that does not have transactional delivery, and that was not returned yet.
     other_delivery: Option<String>,
 }
@@ -172,6 +178,8 @@ impl Lookups {
             bounds: Vec::new(),
             topics_at: TOPICS_INTERVAL,
             recreated: VecDeque::new(),
+            counts: BTreeMap::new(),
+            new_counts: VecDeque::new(),
             other_delivery: None,
         }
     }
@@ -223,6 +231,10 @@ impl Lookups {
     /// Returns the next result, if there is one.
     pub(super) fn next(&mut self, now: Duration) -> Option<LookupResult> {
         loop {
+            // Before the starts that were looked up together with it.
+            if let Some((topic, count)) = self.new_counts.pop_front() {
+                return Some(LookupResult::PartitionCount(topic, count));
+            }
             if let Some(topic) = self.recreated.pop_front() {
                 return Some(LookupResult::TopicRecreated(topic));
             }
@@ -368,16 +380,19 @@ impl Lookups {
         }
     }
 
-    /// Updates the topics' ids. A topic that is not described keeps its last known id. One description may show that
-    /// several topics were deleted and created again.
+    /// Updates the topics' ids and numbers of partitions. A topic that is not described keeps its last known id. One
+    /// description may show that several topics were deleted and created again.
     pub(in crate::source) fn take_topics(&mut self, described: &[TopicDescription]) {
         for described in described {
-            let is_valid = described.error.is_none() && described.id != [0; 16];
             let known =
                 (0..).zip(&mut self.parameters.topics).find(|(_, topic)| topic.name == described.name);
-            let Some((index, topic)) = known.filter(|(_, topic)| is_valid && topic.id != described.id) else {
+            let Some((index, topic)) = known.filter(|_| described.error.is_none()) else { continue };
+            if self.counts.insert(index, described.partitions) != Some(described.partitions) {
+                self.new_counts.push_back((index, described.partitions));
+            }
+            if described.id == [0; 16] || topic.id == described.id {
                 continue;
-            };
+            }
             if topic.id != [0; 16] {
                 self.recreated.push_back(index);
                 // The partitions of a recreated topic start at their first record, whatever the policy.

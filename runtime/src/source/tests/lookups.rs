@@ -92,10 +92,35 @@ fn every_topic_that_one_description_shows_as_recreated_is_reported() {
         };
         bench.lookups.take_topics(&[c"orders", c"returns"].map(described));
         let mut reported = Vec::new();
-        while let Some(LookupResult::TopicRecreated(topic)) = bench.lookups.next(Duration::ZERO) {
-            reported.push(topic);
+        while let Some(result) = bench.lookups.next(Duration::ZERO) {
+            if let LookupResult::TopicRecreated(topic) = result {
+                reported.push(topic);
+            }
         }
         assert_eq!(reported, replaced, "{id:?}");
+    }
+}
+
+#[test]
+fn the_partition_count_of_a_topic_is_reported_when_it_changes() {
+    let mut bench = Bench::new();
+    let failed = ErrorCode::UNKNOWN_TOPIC_OR_PART;
+    for (partitions, error, expected) in [
+        (3, ErrorCode::NONE, Some(3)),
+        (3, ErrorCode::NONE, None),
+        (0, failed, None),
+        (4, ErrorCode::NONE, Some(4)),
+        (4, ErrorCode::NONE, None),
+    ] {
+        // Brokers without topic ids have partition counts, too.
+        let described = TopicDescription { name: c"returns".to_owned(), partitions, id: [0; 16], error };
+        bench.lookups.take_topics(&[described]);
+        let mut reported = None;
+        while let Some(result) = bench.lookups.next(Duration::ZERO) {
+            let LookupResult::PartitionCount(1, count) = result else { panic!("nothing else has changed") };
+            assert_eq!(reported.replace(count), None);
+        }
+        assert_eq!(reported, expected);
     }
 }
 

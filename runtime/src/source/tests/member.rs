@@ -134,7 +134,7 @@ impl Member {
                 self.other_events.push(event);
             }
             SourceEvent::Error(error) => self.errors.push(error),
-            SourceEvent::LogEnd { .. } => {}
+            SourceEvent::LogEnd { .. } | SourceEvent::PartitionCount { .. } => {}
             SourceEvent::ReadFailed { .. } | SourceEvent::CommitTimedOut { .. } => {
                 self.other_events.push(event)
             }

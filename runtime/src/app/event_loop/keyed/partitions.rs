@@ -66,20 +66,24 @@ pub(super) enum Resolved {
 }
 
 impl Keyed {
+    /// Checks that a topic with this number of partitions has not more of them than its changelog. The error stops the handler.
+    pub(in crate::app::event_loop) fn check_partitions(&self, topic: u16, count: i32) -> Result<(), String> {
+        let Some((topic, states)) = self.topics.get(usize::from(topic)) else { return Ok(()) };
+        match states.changelog.as_ref().map(|changelog| changelog.partitions) {
+            Some(expected) if count > expected => Err(format!(
+                "topic {topic} has more partitions than the {expected} of its changelog: the keys of events have moved to other \
+                 partitions than their states; see docs/keyed-state.md, \"Adding partitions\""
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Opens and restores the states of a partition whose start was found. The error stops the handler.
     pub(super) fn restore(&mut self, found: StartPosition, now_ms: i64) -> Result<(), String> {
         let partition = found.partition;
         self.forget(partition);
+        self.check_partitions(partition.topic, partition.number + 1)?;
         let Some((topic, states)) = self.topics.get(usize::from(partition.topic)) else { return Ok(()) };
-        if let Some(changelog) = &states.changelog
-            && partition.number >= changelog.partitions
-        {
-            let count = changelog.partitions;
-            return Err(format!(
-                "topic {topic} has more partitions than the {count} of its changelog: the keys of events have moved to other \
-                 partitions than their states; see docs/keyed-state.md, \"Adding partitions\""
-            ));
-        }
         let topic_id = (found.topic_id != [0; 16]).then_some(found.topic_id);
         let changelog = states.changelog.as_ref();
         let identity = BindingIdentity {
