@@ -59,6 +59,30 @@ impl RecordBatch {
         copy
     }
 
+    /// Returns a copy of some of the records.
+    pub fn copy_of(&self, records: impl IntoIterator<Item = usize>) -> RecordBatch {
+        let mut copy = RecordBatch::default();
+        for at in records {
+            self.lend(at, |record, partition| copy.push_to(partition, record));
+        }
+        copy.bytes.shrink_to_fit();
+        copy
+    }
+
+    /// Returns the memory that these records take.
+    pub fn bytes_of(&self, records: Range<usize>) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, ExactSizeIterator::len);
+        let bytes = |record: &PackedRecord| {
+            let headers = self.headers.get(record.headers.clone()).unwrap_or_default();
+            let of_header = |(name, value): &(Bytes, Option<Bytes>)| {
+                name.len() + length(value) + size_of::<(Bytes, Option<Bytes>)>()
+            };
+            let headers: usize = headers.iter().map(of_header).sum();
+            length(&record.key) + length(&record.value) + headers + size_of::<PackedRecord>()
+        };
+        self.records.get(records).unwrap_or_default().iter().map(bytes).sum()
+    }
+
     /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -128,5 +152,11 @@ mod tests {
             [Some(copy(&first, None)), Some(copy(&first, None))]
         );
         assert_eq!(replaced.len(), 2);
+        let copied = replaced.copy_of([1]);
+        assert_eq!((copied.lend(0, copy), copied.len()), (Some(copy(&first, None)), 1));
+        assert_eq!(copied.bytes_of(0..1), batch.bytes_of(0..1));
+        let size = size_of::<PackedRecord>();
+        assert_eq!(batch.bytes_of(1..2), size, "a record without content");
+        assert!(batch.bytes_of(0..2) > 2 * size + "valuea1b".len());
     }
 }

@@ -21,6 +21,8 @@ struct KeptBatch {
     events: Vec<KeptEvent>,
     /// The records that were outputs, and have become dead letters.
     replaced: BTreeSet<usize>,
+    /// Whether effects were dropped since the batch was shrunk.
+    lost_any: bool,
 }
 
 /// The effects of one event.
@@ -57,7 +59,8 @@ impl KeptRecords {
             records,
         });
         let events: Vec<KeptEvent> = events.collect();
-        self.batches.push_back(KeptBatch { records: Arc::new(records), events, replaced: BTreeSet::new() });
+        let (records, replaced) = (Arc::new(records), BTreeSet::new());
+        self.batches.push_back(KeptBatch { records, events, replaced, lost_any: false });
     }
 
     /// Returns the event of a record; `None`: its effects are not kept any more.
@@ -133,9 +136,42 @@ impl KeptRecords {
 
     fn retain(&mut self, mut is_kept: impl FnMut(&KeptEvent) -> bool) {
         self.batches.retain_mut(|batch| {
+            let before = batch.events.len();
             batch.events.retain(&mut is_kept);
+            batch.lost_any |= batch.events.len() < before;
             !batch.events.is_empty()
         });
+    }
+
+    /// Frees the memory of dropped effects in the batches of others: a partition that is left out for long keeps little
+    /// more than its own effects. Only while no transaction is undecided, because it refers to the records of its batches.
+    pub(super) fn shrink(&mut self) {
+        self.batches.iter_mut().for_each(KeptBatch::shrink);
+    }
+}
+
+impl KeptBatch {
+    /// Copies the remaining records if they are less than half of the batch, so that no record is copied often.
+    fn shrink(&mut self) {
+        if !std::mem::take(&mut self.lost_any) {
+            return;
+        }
+        let bytes = |records: &Range<usize>| self.records.bytes_of(records.clone());
+        let left: usize = self.events.iter().map(|event| bytes(&event.records)).sum();
+        if left >= bytes(&(0..self.records.len())) / 2 {
+            return;
+        }
+        let all = self.events.iter().flat_map(|event| event.records.clone());
+        let copy = self.records.copy_of(all.clone());
+        self.replaced =
+            (0..).zip(all).filter(|(_, at)| self.replaced.contains(at)).map(|(to, _)| to).collect();
+        self.records = Arc::new(copy);
+        let mut next = 0;
+        for event in &mut self.events {
+            let first = next;
+            next += event.records.len();
+            event.records = first..next;
+        }
     }
 }
 
@@ -204,6 +240,47 @@ mod tests {
         assert_eq!(ranges(&kept, &[claim(ONE, 5)]), [0..4, 6..8, 0..2]);
         assert_eq!(ranges(&kept, &[claim(ONE, 9), claim(TWO, 3)]), [0..8, 0..4]);
         assert!(ranges(&kept, &[claim(TWO, 2)]).is_empty());
+    }
+
+    /// Three events of one call, with a large, a small and a replaced record.
+    #[test]
+    fn the_memory_of_dropped_effects_is_freed_although_others_of_their_call_stay() {
+        const LARGE: usize = 100_000;
+        let mut batch = RecordBatch::default();
+        let record =
+            |value| SinkRecord { topic: SinkTopic(0), timestamp: None, key: None, value, headers: &[] };
+        for value in [&[0; LARGE][..], b"small", b"output"] {
+            batch.push(&record(Some(value)));
+        }
+        let mut kept = KeptRecords::default();
+        let all = [effects(1, ONE), effects(2, TWO), effects(3, TWO)];
+        kept.add(&all, batch, (0..3).map(|at| at..at + 1).collect());
+        let first = Arc::clone(&kept.batches[0].records);
+        kept.replace(&first, 2, &record(Some(b"letter")));
+        let through = |ownership, number| EffectClaim { ownership, through: SettleNumber(number) };
+        let value = |kept: &KeptRecords| {
+            let claimed = kept.claimed(&[through(TWO, 9)]);
+            let records = claimed.iter().flat_map(|(batch, range)| range.clone().map(move |at| (batch, at)));
+            let value = |(batch, at): (&Arc<RecordBatch>, usize)| {
+                batch.lend(at, |record, _| record.value.map(<[u8]>::to_vec)).flatten()
+            };
+            records.filter_map(value).collect::<Vec<_>>()
+        };
+
+        kept.shrink();
+        assert_eq!(kept.batches[0].records.len(), 3, "nothing was dropped");
+        kept.drop_claimed(&[through(ONE, 1)]);
+        kept.shrink();
+        let records = Arc::clone(&kept.batches[0].records);
+        assert!(records.bytes_of(0..records.len()) < LARGE / 100);
+        assert_eq!(value(&kept), [b"small".to_vec(), b"letter".to_vec()]);
+        assert!(kept.find(&records, 0).is_some_and(|found| found.offset == 2 && found.is_output));
+        assert!(kept.find(&records, 1).is_some_and(|found| found.offset == 3 && !found.is_output));
+        assert_eq!(ranges(&kept, &[through(TWO, 2)]), vec![0..1; 1]);
+        assert_eq!(kept.drop_claimed(&[through(TWO, 2)]), 1);
+        kept.shrink();
+        assert_eq!(kept.batches[0].records.len(), 2, "half of it is left: it is not copied");
+        assert_eq!(value(&kept), [b"letter".to_vec()]);
     }
 
     #[test]

@@ -229,6 +229,9 @@ impl Transacting {
 
     pub(super) fn drop_effects(&mut self, ownership: OwnershipId) {
         self.kept.drop_ownership(ownership);
+        if self.undecided.is_none() {
+            self.kept.shrink();
+        }
     }
 
     /// Remembers what the coordinator has stored when an ownership begins.
@@ -345,6 +348,7 @@ impl Transacting {
         let took = now.saturating_sub(undecided.began.uptime).as_micros();
         self.times.record(u64::try_from(took).unwrap_or(u64::MAX));
         self.totals.outputs += self.kept.drop_claimed(&undecided.claims);
+        self.kept.shrink();
         for (&partition, offset) in undecided.partitions.iter().zip(&undecided.offsets) {
             let stored = (offset.offset, offset.metadata.clone().into_bytes());
             self.stored.insert(partition, Some(stored));
@@ -375,6 +379,7 @@ impl Transacting {
     fn aborted(&mut self, id: CommitId, why: AbortCause) {
         if self.undecided.take_if(|undecided| undecided.id == id).is_some() {
             self.totals.aborted += 1;
+            self.kept.shrink();
             self.inputs.push_back(Input::TransactionAborted { id, why });
         }
     }
