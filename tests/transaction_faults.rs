@@ -19,6 +19,7 @@ const FREEZES_MAX: usize = 16;
 /// Longer than a transaction with a timeout of 5 s waits for acknowledgements.
 const FREEZE: Duration = Duration::from_secs(4);
 const EVENTS: usize = 2_000;
+const ABORTED: &str = "transaction aborted; it is repeated";
 
 fn settings(flow: &Flow<'_>) -> Settings {
     campaign::settings(flow, "one", Delivery::Transactional)
@@ -28,7 +29,7 @@ fn settings(flow: &Flow<'_>) -> Settings {
 
 /// The client may give the sequence numbers of records that were sent and not acknowledged before an abort to the records
 /// of the next transaction, which the broker then drops as duplicates, although the commit succeeds. So a producer is
-/// replaced after such an abort. If it were kept, this test would find missing outputs.
+/// replaced after such an abort.
 #[test]
 fn records_without_an_acknowledgement_before_an_abort_are_published_once() {
     let Some(cluster) = kafka::dedicated(&Options::default()) else { return };
@@ -69,6 +70,40 @@ fn records_without_an_acknowledgement_before_an_abort_are_published_once() {
     print_line(&format!("{report}; {} records of aborted transactions", written - report.outputs));
     report.assert_clean();
     assert!(written > report.outputs, "no freeze met an open transaction: the run proves nothing");
+}
+
+/// The same fault, step by step: the broker has stored the records of a transaction, its response does not
+/// arrive, and the connection is closed, so the records wait to be sent again when the transaction is aborted. A producer
+/// that is kept would give their sequence numbers to the next records, which would be missing.
+#[test]
+fn records_that_were_stored_without_an_acknowledgement_are_published_once() {
+    let Some(cluster) = kafka::dedicated(&Options { proxied: true, ..Options::default() }) else { return };
+    let flow = Flow::new(&cluster, 1, &[]);
+    let mut keylane = Keylane::run(&settings(&flow), &[]);
+    flow.wait_for_members(&["one"]);
+    let producer = flow.producer();
+    let produce = |numbers: std::ops::Range<usize>| {
+        let events = numbers.map(|number| Record::new(format!("key-{}", number % 5), format!("{number} x")));
+        producer.send_all(&flow.input, events).expect("acknowledged");
+        flow.wait_until_committed();
+    };
+    // The producer of Keylane has used some sequence numbers.
+    produce(0..100);
+    // One record: the broker drops a repeated batch, and rejects one that begins or ends elsewhere.
+    cluster.proxy().cut("one");
+    std::thread::scope(|scope| {
+        scope.spawn(|| produce(100..101));
+        keylane.wait_for("an aborted transaction", |line| line["message"] == ABORTED);
+        cluster.proxy().mend();
+    });
+    produce(101..200);
+    keylane.terminate();
+    keylane.expect_exit(0);
+    let report = once::check(&History::read(&flow, |_| Expected::Outputs(1)));
+    let written = kafka::read_all(&cluster.bootstrap(), &flow.output).len();
+    print_line(&format!("{report}; {} records of aborted transactions", written - report.outputs));
+    report.assert_clean();
+    assert!(written > report.outputs, "no aborted record was stored: the run proves nothing");
 }
 
 fn large(number: usize) -> String {
