@@ -167,7 +167,26 @@ impl<'a> StartupRequests<'a> {
         role: TopicRole,
         partitions: Option<NewPartitions<'_>>,
     ) -> Result<Vec<TopicDescription>, StartupError> {
-        let mut created: Option<Deadline> = None;
+        self.described(names, role, partitions, None)
+    }
+
+    /// The same for topics that were just created: brokers may not know them yet.
+    pub fn new_topics(
+        &mut self,
+        names: &[CString],
+        role: TopicRole,
+    ) -> Result<Vec<TopicDescription>, StartupError> {
+        self.described(names, role, None, Some(Deadline::after(CREATED_TIMEOUT)))
+    }
+
+    /// `created`: how long missing topics are waited for, if they have been created.
+    fn described(
+        &mut self,
+        names: &[CString],
+        role: TopicRole,
+        partitions: Option<NewPartitions<'_>>,
+        mut created: Option<Deadline>,
+    ) -> Result<Vec<TopicDescription>, StartupError> {
         loop {
             let requested = names.to_vec();
             let found = self.run(move |client, timeout| {

@@ -143,7 +143,7 @@ pub fn prepare(
         })
         .collect();
     create_missing(&mut requests, new)?;
-    let topics = requests.topics(&names, CHANGELOGS, None)?;
+    let topics = requests.new_topics(&names, CHANGELOGS)?;
     let settings = settings(&mut requests, &names)?;
     let described = wanted.iter().zip(&inputs).zip(topics.iter().zip(&settings));
     described.map(|((wanted, input), (topic, settings))| check(wanted, input, topic, settings)).collect()
