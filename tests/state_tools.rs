@@ -1,17 +1,20 @@
 //! Promise: `keylane state` shows the states as the changelog has them, and brings states and committed offsets into
-//! agreement again: `adopt` moves the group to the states, `reset` deletes the states and processes the log again.
+//! agreement again: `adopt` moves the group to the states, `reset` deletes the states and processes the log again, also
+//! after an interrupted reset.
 //! `keylane offsets accept` continues at a commit whose metadata can't be read. None of them works while a member runs.
 
 use std::fs;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use keylane_state::RESET_OFFSET;
 use keylane_tests::campaign::{self, Delivery, event, expected};
 use keylane_tests::check::fold::{self, Changelog};
+use keylane_tests::child::Child;
 use keylane_tests::flow::Flow;
-use keylane_tests::janitor;
-use keylane_tests::kafka::{self, Record};
+use keylane_tests::kafka::{self, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
-use keylane_tests::wait;
+use keylane_tests::{janitor, wait};
 use serde_json::{Value, json};
 
 const PARTITIONS: i32 = 2;
@@ -163,6 +166,62 @@ fn a_reset_processes_the_log_again() {
     fold::check(&flow, expected).assert_clean();
 }
 
+/// The marks are committed, and the process is killed before the deletion, or between the deletion and the last
+/// transaction. Each of the three transactions sends one request with records: there is one partition, and the second
+/// time only one key.
+#[test]
+fn an_interrupted_reset_is_finished_by_another_one() {
+    let Some(cluster) = kafka::dedicated(&Options { proxied: true, ..Options::default() }) else { return };
+    for transactions in [1, 2] {
+        let flow = Flow::new(&cluster, 1, &[]);
+        let settings = settings(&flow, "interrupted");
+        match transactions {
+            1 => produce(&flow, 0),
+            _ => (0..3).for_each(|number| produce_one(&flow, Record::new("k", format!("{number} x")))),
+        }
+        finish(&settings);
+        let (before, committed) = (Changelog::read(&flow), flow.committed());
+
+        cluster.proxy().close_after("interrupted", transactions);
+        let folder = janitor::folder("state-tools");
+        let mut reset = command(&settings, &folder, &["state", "reset", "--yes"]);
+        let mut reset =
+            Child::start(reset.stdout(Stdio::null()).stderr(Stdio::null())).expect("the binary was built");
+        let is_reached = |changelog: &Changelog| {
+            changelog.bindings[&0] == (RESET_OFFSET, Vec::new())
+                && changelog.states.is_empty() == (transactions == 2)
+        };
+        wait::until_ok("the transactions to be committed", wait::STATE_TIMEOUT, || {
+            assert_eq!(
+                reset.exit_status(),
+                None,
+                "it ended by itself, not after {transactions} transactions"
+            );
+            let changelog = Changelog::read(&flow);
+            if is_reached(&changelog) { Ok(()) } else { Err(format!("{:?}", changelog.bindings)) }
+        });
+        reset.kill();
+        janitor::remove(&folder);
+        cluster.proxy().mend();
+
+        refusal(&settings, "its reset was interrupted");
+        state(&settings, &["adopt"]).refused(1, "its reset was interrupted");
+        let left = Changelog::read(&flow);
+        assert!(is_reached(&left), "{left:?}");
+        assert!(transactions == 2 || left.states == before.states, "no state was deleted");
+        assert_eq!(flow.committed(), committed, "the group is still at the end");
+
+        let done = state(&settings, &["reset", "--yes"]).succeeded();
+        assert!(done.starts_with(&format!("{} states deleted", left.states.len())), "{done}");
+        let after = Changelog::read(&flow);
+        assert_eq!((after.states.len(), &after.bindings[&0]), (0, &(0, Vec::new())));
+        assert_eq!(flow.committed()[0].offset, Some(0));
+        produce(&flow, 1);
+        finish(&settings);
+        fold::check(&flow, expected).assert_clean();
+    }
+}
+
 /// The log keeps these records until its compaction: after the reset, they are followed by tombstones.
 #[test]
 fn a_reset_deletes_records_that_cannot_be_used() {
@@ -296,11 +355,17 @@ fn state(settings: &Settings, arguments: &[&str]) -> Ended {
 
 fn keylane_command(settings: &Settings, arguments: &[&str]) -> Ended {
     let folder = janitor::folder("state-tools");
-    let file = folder.join("keylane.toml");
-    fs::write(&file, settings.to_toml()).expect("a temporary file can be written");
-    let output =
-        Command::new(binary()).arg("-c").arg(&file).args(arguments).output().expect("the binary was built");
+    let output = command(settings, &folder, arguments).output().expect("the binary was built");
     janitor::remove(&folder);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Returns a command whose configuration file is in this folder.
+fn command(settings: &Settings, folder: &Path, arguments: &[&str]) -> Command {
+    let file = folder.join("keylane.toml");
+    fs::write(&file, settings.to_toml()).expect("a temporary file can be written");
+    let mut command = Command::new(binary());
+    command.arg("-c").arg(&file).args(arguments);
+    command
 }
