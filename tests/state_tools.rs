@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use keylane_state::RESET_OFFSET;
+use keylane_state::{BINDING_KEY, Binding, BindingIdentity, RESET_OFFSET};
 use keylane_tests::campaign::{self, Delivery, event, expected};
 use keylane_tests::check::fold::{self, Changelog};
 use keylane_tests::child::Child;
@@ -312,6 +312,47 @@ fn a_commit_with_unreadable_metadata_is_accepted() {
     assert_eq!(flow.committed()[0].metadata, FOREIGN);
 }
 
+/// The states and the commit are of the same transaction, whose metadata this version can't read.
+#[test]
+fn a_commit_with_unreadable_metadata_is_accepted_with_its_states() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let settings = settings(&flow, "bound");
+    produce(&flow, 0);
+    finish(&settings);
+    let before = Changelog::read(&flow);
+    let offset = before.bindings[&1].0;
+    bind(&flow, 1, FOREIGN);
+    flow.members.commit(&flow.input, 1, offset, FOREIGN);
+    produce(&flow, 1);
+    let mut keylane = Keylane::run(&settings, &[]);
+    let stop = keylane.wait_for("the stop", |line| line["message"] == "partition stopped");
+    let failure = stop["failure"].to_string();
+    assert!(failure.contains("partition 1 stopped") && failure.contains("keylane offsets accept"), "{stop}");
+    let ends = cluster.admin().watermarks(&flow.input);
+    wait::until("the other partition to be committed", wait::STATE_TIMEOUT, || {
+        flow.committed()[0].offset == Some(ends[0].high)
+    });
+    keylane.terminate();
+    keylane.expect_exit(1);
+    let stopped = flow.committed();
+    assert_eq!((stopped[1].offset, stopped[1].metadata.as_slice()), (Some(offset), FOREIGN));
+
+    let accepted = keylane_command(&settings, &["offsets", "accept"]).succeeded();
+    let line = format!("{}/1: offset {offset} was committed without metadata; ", flow.input);
+    assert!(accepted.starts_with(&line) && accepted.lines().count() == 1, "{accepted}");
+    let (after, committed) = (Changelog::read(&flow), flow.committed());
+    assert_eq!(committed[0], stopped[0]);
+    assert_eq!((committed[1].offset, committed[1].metadata.as_slice()), (Some(offset), &b""[..]));
+    assert_eq!(after.bindings[&1], (offset, Vec::new()));
+    let states = |changelog: Changelog| {
+        changelog.states.into_iter().filter(|((partition, _), _)| *partition == 1).collect::<Vec<_>>()
+    };
+    assert_eq!(states(after), states(before));
+    finish(&settings);
+    fold::check(&flow, expected).assert_clean();
+}
+
 #[test]
 fn the_embedded_broker_has_no_changelogs() {
     let Some(cluster) = kafka::shared() else { return };
@@ -335,6 +376,23 @@ fn produce(flow: &Flow<'_>, round: usize) {
 
 fn produce_one(flow: &Flow<'_>, record: Record) {
     flow.producer().send_all(&flow.input, [record]).expect("acknowledged");
+}
+
+/// Replaces the binding record of a partition by one with other metadata.
+fn bind(flow: &Flow<'_>, partition: i32, metadata: &[u8]) {
+    let changelog = fold::topic(flow);
+    let records = kafka::read_committed(&flow.cluster.bootstrap(), &changelog);
+    let mut bindings = records
+        .iter()
+        .filter(|record| record.partition == partition && record.key.as_deref() == Some(&BINDING_KEY));
+    let last = bindings.next_back().and_then(|record| record.value.as_deref()).expect("a binding record");
+    let Binding { group, handler, topic, topic_id, partition_count, lane_key, offset, .. } =
+        Binding::decode(last).expect("Keylane has written it");
+    let identity = BindingIdentity { group, handler, topic, partition, topic_id, partition_count, lane_key };
+    let mut value = Vec::new();
+    identity.encode(offset, metadata, &mut value);
+    let record = Record::new(BINDING_KEY, value).to(partition);
+    flow.producer().send_all(&changelog, [record]).expect("acknowledged");
 }
 
 /// Processes everything.
