@@ -14,6 +14,7 @@ use keylane_tests::child::Child;
 use keylane_tests::flow::Flow;
 use keylane_tests::kafka::{self, Options, Record};
 use keylane_tests::keylane::{Keylane, Settings, binary};
+use keylane_tests::terminal::Terminal;
 use keylane_tests::{janitor, wait};
 use serde_json::{Value, json};
 
@@ -162,6 +163,38 @@ fn a_reset_processes_the_log_again() {
     let one = state(&settings, &["reset", "--yes", "--partition", "1"]).succeeded();
     assert!(one.ends_with("in 1 partitions\n"), "{one}");
     assert!(Changelog::read(&flow).states.keys().all(|(partition, _)| *partition == 0));
+    finish(&settings);
+    fold::check(&flow, expected).assert_clean();
+}
+
+/// The answer is the name of the group: anything else, and the end of the input, change nothing.
+#[test]
+fn a_reset_on_a_terminal_asks_for_the_name_of_the_group() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let settings = settings(&flow, "confirmed");
+    produce(&flow, 0);
+    finish(&settings);
+    let everything = || {
+        let Changelog { states, bindings, records } = Changelog::read(&flow);
+        (states, bindings, records, flow.committed())
+    };
+    let before = everything();
+    let end_of_input = "\u{4}";
+    for answer in ["no\n", "yes\n", "\n", &format!("{}x\n", flow.group), end_of_input] {
+        let (code, shown) = reset_on_a_terminal(&settings, &flow.group, answer);
+        assert_eq!(code, Some(1), "{answer:?}: {shown}");
+        assert!(
+            shown.contains(&format!("{}/0: ", flow.input)) && shown.contains(" states are deleted"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("nothing was changed\r\n"), "{answer:?}: {shown}");
+        assert_eq!(everything(), before, "{answer:?}");
+    }
+    let (code, shown) = reset_on_a_terminal(&settings, &flow.group, &format!("{}\n", flow.group));
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains(&format!("{} states deleted", before.0.len())), "{shown}");
+    assert!(Changelog::read(&flow).states.is_empty());
     finish(&settings);
     fold::check(&flow, expected).assert_clean();
 }
@@ -417,6 +450,23 @@ fn keylane_command(settings: &Settings, arguments: &[&str]) -> Ended {
     janitor::remove(&folder);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Types an answer when `keylane state reset` asks for it. Returns its exit code, and what the terminal shows.
+fn reset_on_a_terminal(settings: &Settings, group: &str, answer: &str) -> (Option<i32>, String) {
+    let folder = janitor::folder("state-tools");
+    let (mut terminal, end) = Terminal::open();
+    let another = || end.try_clone().expect("an open file can be duplicated");
+    let mut command = command(settings, &folder, &["state", "reset"]);
+    command.stdin(another()).stdout(another()).stderr(another());
+    drop(end);
+    let mut reset = Child::start(&mut command).expect("the binary was built");
+    drop(command); // it has the terminal open
+    terminal.wait_for(&format!("Type the name of the group, {group}, to continue: "));
+    terminal.type_text(answer);
+    let code = reset.wait("keylane state reset", wait::STATE_TIMEOUT).code();
+    janitor::remove(&folder);
+    (code, terminal.finish())
 }
 
 /// Returns a command whose configuration file is in this folder.
