@@ -21,10 +21,11 @@ pub(super) enum Task {
     Close { partition: i32, session: SessionId },
 }
 
-/// The open partitions. Half of the memory is for buffers: that of working files, and again that of failing ones. The
-/// other half is for the caches of files, in equal shares: a share is the half divided by the next power of two of the
-/// number of files. A file is opened again when its share changes to the half or less, or to the fourfold, so that this
-/// is rare.
+/// The open partitions. Three quarters of the memory are for buffers: those of working files, and again those of failing
+/// ones. A write of a larger buffer changes more entries of each page, while most reads of pages find them in the cache of
+/// the operating system. The last quarter is for the caches of files, in equal shares: a share is the quarter divided by the
+/// next power of two of the number of files. A file is opened again when its share changes to the half or less, or to the
+/// fourfold, so that this is rare.
 pub(super) struct Partitions {
     spec: StoreSpec,
     partitions: BTreeMap<i32, Partition>,
@@ -102,7 +103,7 @@ impl Partitions {
         // The file of an older session must be closed first.
         self.close(id, now);
         let files = self.partitions.len() + 1;
-        let share = (self.spec.cache_bytes / 2 / files.next_power_of_two()).max(CACHE_MIN);
+        let share = (self.spec.cache_bytes / 4 / files.next_power_of_two()).max(CACHE_MIN);
         for partition in self.partitions.values_mut() {
             partition.fit_cache(share);
         }
@@ -148,7 +149,7 @@ impl Partitions {
     }
 
     fn buffers_max(&self) -> usize {
-        self.spec.cache_bytes / 2
+        self.spec.cache_bytes / 4 * 3
     }
 
     /// Returns the memory of the buffers of all failing, or of all working, partitions.

@@ -78,7 +78,7 @@ fn a_read_that_fails_is_repeated_until_it_works() {
 #[test]
 fn a_full_memory_holds_the_reports_of_a_failing_file() {
     let dir = TempDir::new("full");
-    let mut store = Store::with(spec(Some(&dir), 20_000));
+    let mut store = Store::with(spec(Some(&dir), 13_400));
     store.fill(7);
     store.opened();
     store.at_log_end();
