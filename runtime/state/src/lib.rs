@@ -4,6 +4,7 @@
 //! writes the states that its events changed, and with them the offset that it commits.
 //!
 //! - [`record_key`]: the key of a record, made of a lane key.
+//! - [`KeyBytes`]: its bytes, as tables have them.
 //! - [`StateRecord`]: the value of a record, the state of one key.
 //! - [`Binding`]: the record that binds the states of a partition to the committed offset, and [`compare`], which
 //!   decides whether a partition may start with them.

@@ -12,7 +12,8 @@ use super::StateValue;
 use super::changes::{ChangeId, Changes};
 use crate::KeyBytes;
 
-/// Memory of an entry besides its key and value: two allocations with their counters, and its place in the table.
+/// Memory of an entry besides its key and value: its place in the table, which is up to half empty, and the allocation of the
+/// value with its counters.
 const ENTRY_BYTES: usize = 130;
 
 type Generation = HashMap<KeyBytes, Recent, RandomState>;
