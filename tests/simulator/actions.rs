@@ -31,6 +31,7 @@ impl World {
             Action::DeadLetter(dead_letter) => self.dead_letter(p, &dead_letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::KeepEffects { effects } => self.keep_effects(p, effects),
+            Action::RequestLogEnds { .. } | Action::LookUpKey { .. } | Action::RememberKeys { .. } => {}
             Action::DropEffects { ownership } => self.drop_effects(p, ownership),
             Action::ForgetStates { partition, number } => self.forget_states(p, partition, number),
             Action::BeginTransaction { id, entries, claims, metadata } => {
@@ -52,7 +53,10 @@ impl World {
                 match reason {
                     PartitionStop::UnreadableSet => self.accept_offset(index),
                     PartitionStop::UnusableState => self.call_operator_to_repair(),
-                    PartitionStop::OutOfRange | PartitionStop::OtherTopic | PartitionStop::OutputRefused => {}
+                    PartitionStop::OutOfRange
+                    | PartitionStop::OtherTopic
+                    | PartitionStop::OutputRefused
+                    | PartitionStop::Gap => {}
                 }
             }
             Action::StopHandler { partition, offset, .. } => {
@@ -113,6 +117,8 @@ impl World {
             | Notice::Repositioned { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
+            | Notice::GapClosed(_)
+            | Notice::StaleRedrive { .. }
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }

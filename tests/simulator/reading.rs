@@ -160,10 +160,10 @@ impl World {
         let error = error.filter(|why| !hidden || *why != ReadError::Interrupted);
         let partition = self.logs[index].partition;
         if self.planted == Some(Planted::SplitReads) && !rows.is_empty() && end.is_some() {
-            self.feed(p, Input::Fetched { partition, rows: &rows, end: None, error: None });
-            self.feed(p, Input::Fetched { partition, rows: &[], end, error });
+            self.feed(p, Input::Fetched { partition, rows: &rows, orders: &[], end: None, error: None });
+            self.feed(p, Input::Fetched { partition, rows: &[], orders: &[], end, error });
         } else {
-            self.feed(p, Input::Fetched { partition, rows: &rows, end, error });
+            self.feed(p, Input::Fetched { partition, rows: &rows, orders: &[], end, error });
         }
         self.wake_reader(p, index);
     }
@@ -182,7 +182,7 @@ impl World {
         if let Some(reader) = &mut self.processes[p].parts[index].reader {
             reader.permission = None;
         }
-        self.feed(p, Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
+        self.feed(p, Input::Fetched { partition, rows: &[], orders: &[], end: None, error: Some(why) });
     }
 
     /// Returns the error of a damaged offset, or nothing, because some errors are reported only
@@ -238,7 +238,7 @@ impl World {
             self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);
             let partition = self.logs[index].partition;
             let error = Some(ReadError::SeekFailed);
-            self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
+            self.feed(p, Input::Fetched { partition, rows: &[], orders: &[], end: None, error });
         }
     }
 

@@ -59,7 +59,7 @@ impl World {
         part.stopped = false;
         self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);
         let error = Some(ReadError::TopicRecreated { topic_id, log_start });
-        self.feed(p, Input::Fetched { partition, rows: &[], end: None, error });
+        self.feed(p, Input::Fetched { partition, rows: &[], orders: &[], end: None, error });
     }
 
     /// Whether the process reads the current topic of this name.

@@ -81,6 +81,8 @@ impl World {
         let is_in_lane = match blocked.blocked_on {
             BlockedOn::Guest
             | BlockedOn::StateLoading
+            | BlockedOn::Gap
+            | BlockedOn::Window
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
             | BlockedOn::DeadLetterUnacked => lanes.iter().any(|lane| Some(lane.offset) == blocked.offset),
@@ -153,6 +155,8 @@ impl World {
             BlockedOn::Undispatched
             | BlockedOn::Guest
             | BlockedOn::StateLoading
+            | BlockedOn::Gap
+            | BlockedOn::Window
             | BlockedOn::Retry
             | BlockedOn::OutputsUnacked
             | BlockedOn::DeadLetterUnacked

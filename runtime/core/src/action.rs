@@ -1,6 +1,9 @@
 //! The actions that the core requests from the shell.
 
-use crate::{ArenaSlot, Blockage, CallId, CommitId, OwnershipId, Partition, RebalanceId, SettleNumber};
+use crate::{
+    ArenaSlot, Blockage, CallId, CommitId, GateKey, LookUpId, MemoryChange, OwnershipId, Partition,
+    RebalanceId, SettleNumber,
+};
 
 /// One thing to do. Slices live until the next call of the core.
 #[derive(Debug)]
@@ -55,6 +58,25 @@ pub enum Action<'a> {
         /// The partition.
         partition: Partition,
     },
+    /// A gate waits for the end of these logs: request their ends, open transactions included; answer with `LogEndSeen`.
+    RequestLogEnds {
+        /// The partitions.
+        partitions: &'a [Partition],
+    },
+    /// Look up what is remembered of a gate key; answer with `KeyKnown`. The answer must include every change that the shell
+    /// was given before this action.
+    LookUpKey {
+        /// Repeated in the answer.
+        request: LookUpId,
+        /// The partition.
+        partition: Partition,
+        /// Its ownership.
+        ownership: OwnershipId,
+        /// The gate key.
+        key: GateKey,
+        /// An event of the key.
+        arena_slot: ArenaSlot,
+    },
     // -- calls ----------------------------------------------------------------------------------
     /// Call the guest. The arena slots of the rows stay in use until `ReleaseRows`: an event may be dispatched again.
     Dispatch(Dispatch<'a>),
@@ -107,6 +129,12 @@ pub enum Action<'a> {
         partition: Partition,
         /// The number: a transaction that claims it contains the deletions.
         number: SettleNumber,
+    },
+    /// Remember these changes of gate keys. Under transactional delivery, each belongs to the event with its number, and is
+    /// claimed with it. The memory of an ownership that has ended is not changed any more.
+    RememberKeys {
+        /// In the order of their events.
+        changes: &'a [MemoryChange],
     },
     // -- commits --------------------------------------------------------------------------------
     /// Store these offsets and sets at the coordinator.
@@ -259,6 +287,16 @@ pub enum Reason {
     OutputRejected,
     /// The event has no lane key.
     NoLaneKey,
+    /// The event has no order value that can be read.
+    NoOrderValue,
+    /// The order value of the event is too far ahead.
+    OrderValueAhead,
+    /// The order value of the event is below the first one.
+    BelowFirst,
+    /// The event has waited too long for the values before it, or follows such events.
+    Gap,
+    /// The event has come too late for its place in the order.
+    Late,
 }
 
 /// One call to make: events of one topic and one attempt number.
@@ -393,11 +431,52 @@ pub enum Notice {
         /// The partition.
         partition: Partition,
     },
+    /// An event waited too long for the values before it.
+    GapClosed(ClosedGap),
+    /// A redriven event is not called, because its order value is not above the mark.
+    StaleRedrive {
+        /// The partition.
+        partition: Partition,
+        /// Its offset.
+        offset: i64,
+        /// Its order value.
+        value: i64,
+        /// The mark of its gate key.
+        mark: i64,
+    },
     /// The broker accepts less metadata than the limit, which was lowered.
     MetadataLimitLowered {
         /// The new limit in characters.
         limit: usize,
     },
+}
+
+/// A gap that is not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedGap {
+    /// The partition.
+    pub partition: Partition,
+    /// The lowest order value that waited, and the offset of its event.
+    pub early: (i64, i64),
+    /// The first missing order value; `None`: the key had no mark.
+    pub expected: Option<i64>,
+    /// The number of events of the key that waited.
+    pub waiting: u32,
+    /// Whether the missing values are passed over. Otherwise, the events that waited are dead-lettered.
+    pub passed: bool,
+    /// Why it is closed.
+    pub cause: GapCause,
+}
+
+/// Why a gap is not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapCause {
+    /// Its first event has waited for `gap_timeout`.
+    Timeout,
+    /// More than `max_early` events of the key wait.
+    TooManyEarly,
+    /// The partition is full of events that wait, so that what they wait for can't be read.
+    PartitionFull,
 }
 
 /// A limit on the events of a partition that are read and not settled.
@@ -446,6 +525,8 @@ pub enum PartitionStop {
     /// Transactional delivery: the metadata of the committed offset is not a completed set of this offset. Events beyond
     /// it may have taken effect.
     UnreadableSet,
+    /// An event waited too long for the order values before it, and `on_gap = "stop"`.
+    Gap,
     /// The keyed state of the partition can't be used: [`Input::StartRefused`](crate::Input::StartRefused).
     UnusableState,
 }

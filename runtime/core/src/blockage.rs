@@ -38,6 +38,10 @@ pub enum BlockedOn {
     /// The state of its key, which is loaded. The core does not know states and reports `Guest`: who gives the states to
     /// calls replaces it.
     StateLoading,
+    /// The order values before that of the event, which have not come.
+    Gap,
+    /// The window of the event: lower order values may still come.
+    Window,
     /// The time between two attempts.
     Retry,
     /// The acknowledgement of its outputs.

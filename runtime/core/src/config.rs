@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::{Duplicates, GateConfig};
+
 /// Limits and intervals of one handler. Every limit of calls, queue, window and memory is at least 1.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -44,6 +46,10 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// The limits of transactional delivery; `None`: at-least-once delivery.
     pub transactions: Option<TransactionLimits>,
+    /// The gate; `None`: events run in the order of their offsets.
+    pub gate: Option<GateConfig>,
+    /// The detection of duplicates; `None`: they are not detected.
+    pub duplicates: Option<Duplicates>,
 }
 
 /// Limits of transactional delivery: the effects of events are kept until a transaction publishes them together with the
@@ -161,6 +167,8 @@ impl Default for Config {
             cancels_partly_revoked_calls: false,
             retry: RetryPolicy::default(),
             transactions: None,
+            gate: None,
+            duplicates: None,
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct CallId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
+/// One request for what is remembered of a gate key; counts up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookUpId(pub u64);
+
 /// Transactional delivery: the position of an event among the events of the handler that have settled. Counts up from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SettleNumber(pub u64);

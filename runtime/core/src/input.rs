@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{ArenaSlot, CallId, CommitId, OwnershipId, Partition, RebalanceId};
+use crate::{
+    ArenaSlot, CallId, CommitId, EventOrder, KeyMemory, LookUpId, OwnershipId, Partition, RebalanceId,
+};
 
 /// How many calls with a single event each may take the place of one longer call. A worker that is idle for a few
 /// microseconds goes to sleep, and waking it costs more than such a call.
@@ -66,6 +68,8 @@ pub enum Input<'a> {
         partition: Partition,
         /// In offset order; may be empty.
         rows: &'a [FetchedRow],
+        /// With a gate, or with the detection of duplicates: one per row. Otherwise empty.
+        orders: &'a [EventOrder],
         /// Set if the read reached the end of the partition: the lowest offset that the next record can have. It
         /// accounts for trailing control records.
         end: Option<i64>,
@@ -78,6 +82,22 @@ pub enum Input<'a> {
         partition: Partition,
         /// The end.
         end: LogEnd,
+    },
+    /// The answer to `RequestLogEnds`, for one partition. A failed request has no answer: the core requests it again.
+    LogEndSeen {
+        /// The partition.
+        partition: Partition,
+        /// One past the last offset, open transactions included.
+        end: i64,
+        /// The uptime at which the request was sent.
+        sent_at: Duration,
+    },
+    /// The answer to `LookUpKey`.
+    KeyKnown {
+        /// The request.
+        request: LookUpId,
+        /// What is remembered of the key.
+        memory: &'a KeyMemory,
     },
     // -- calls ----------------------------------------------------------------------------------
     /// The workers accept this many more calls, or up to [`SHORT_CALLS_MAX`] times as many if each carries one event.
@@ -263,7 +283,7 @@ pub enum Admission {
     Lane(u64),
     /// The event has a lane of its own: no order is guaranteed.
     Unkeyed,
-    /// The filter drops the event, which is settled at once.
+    /// The filter drops the event, which is settled at once. (With a consecutive gate, see [`EventOrder::filtered`].)
     Filtered,
     /// The event has no lane key, and the handler is configured to reject such events. It is handled as
     /// rejected, without a call.

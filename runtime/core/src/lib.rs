@@ -31,6 +31,7 @@ mod config;
 mod core;
 mod event;
 mod event_times;
+mod gates;
 mod histogram;
 mod ids;
 mod input;
@@ -51,8 +52,15 @@ pub use config::{
 };
 pub use core::Core;
 pub use event_times::EventTimes;
+pub use gates::{
+    Change, Consecutive, DELIVERED_MAX, Duplicates, EventId, EventOrder, First, GateConfig, GateKey,
+    GateRule, HOLES_MAX, KeyMemory, Known, Late, MaxAhead, MemoryChange, Newest, NoValue, OnGap,
+    RememberedId, Window,
+};
 pub use histogram::{BOUNDS, BUCKETS, Histogram};
-pub use ids::{ArenaSlot, CallId, CommitId, Now, OwnershipId, Partition, RebalanceId, SettleNumber};
+pub use ids::{
+    ArenaSlot, CallId, CommitId, LookUpId, Now, OwnershipId, Partition, RebalanceId, SettleNumber,
+};
 pub use input::*;
 pub use lane_scan::{LaneProgress, LaneScan, LaneView};
 pub use view::{Counters, Load, OwnershipState, PartitionView, View};

@@ -155,7 +155,9 @@ impl Counters {
             Notice::TopicRecreated { .. } => self.partitions_recreated += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
-            Notice::MetadataLimitLowered { .. }
+            Notice::GapClosed(_)
+            | Notice::StaleRedrive { .. }
+            | Notice::MetadataLimitLowered { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. } => {}
         }

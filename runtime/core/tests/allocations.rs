@@ -216,6 +216,7 @@ impl Shell {
         self.give(Input::Fetched {
             partition: P,
             rows: rows.get(..count).unwrap_or_default(),
+            orders: &[],
             end: None,
             error: None,
         });

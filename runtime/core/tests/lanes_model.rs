@@ -164,7 +164,7 @@ impl Harness {
             self.model.admit(row.offset, lane_id);
         }
         if !rows.is_empty() {
-            self.give(Input::Fetched { partition: P, rows: &rows, end: None, error: None });
+            self.give(Input::Fetched { partition: P, rows: &rows, orders: &[], end: None, error: None });
         }
     }
 

@@ -100,6 +100,7 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
     shell.give(Input::Fetched {
         partition: P,
         rows: &[row(10, 1), row(11, 2), row(12, 1)],
+        orders: &[],
         end: None,
         error: None,
     });
@@ -122,7 +123,13 @@ fn an_event_is_committed_when_its_outputs_are_acked() {
 #[test]
 fn a_drain_waits_for_running_calls_then_commits_and_leaves() {
     let mut shell = started();
-    shell.give(Input::Fetched { partition: P, rows: &[row(10, 1), row(11, 1)], end: None, error: None });
+    shell.give(Input::Fetched {
+        partition: P,
+        rows: &[row(10, 1), row(11, 1)],
+        orders: &[],
+        end: None,
+        error: None,
+    });
     shell.take_actions();
     shell.give(Input::Drain { deadline: Duration::from_secs(10) });
     assert_eq!(shell.take_actions(), ["WithdrawRead", "ReleaseRows"]);
@@ -135,8 +142,8 @@ fn a_drain_waits_for_running_calls_then_commits_and_leaves() {
 #[test]
 fn a_gap_after_a_rebalance_is_read_again_before_it_counts() {
     let mut shell = started();
-    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
+    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], orders: &[], end: None, error: None });
     assert_eq!(shell.take_actions(), ["Notice", "Reposition", "ReleaseRows", "PermitRead"]);
-    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], end: None, error: None });
+    shell.give(Input::Fetched { partition: P, rows: &[row(14, 1)], orders: &[], end: None, error: None });
     assert_eq!(shell.calls.first().map(|(_, offsets)| offsets.clone()), Some(vec![14]));
 }

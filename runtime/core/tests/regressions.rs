@@ -73,7 +73,7 @@ impl Shell {
             admission,
         };
         let rows: Vec<_> = offsets.map(row).collect();
-        self.give(Input::Fetched { partition: P, rows: &rows, end: None, error: None });
+        self.give(Input::Fetched { partition: P, rows: &rows, orders: &[], end: None, error: None });
     }
 
     /// The oldest call ends with its row done.
@@ -146,13 +146,13 @@ fn a_reader_outside_the_log_moves_no_ledger_that_is_inside() {
     shell.read(10..12, Admission::Lane(1));
     shell.take_actions("");
     let why = ReadError::OutOfRange { log_start: 0, log_end: 50 };
-    shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
+    shell.give(Input::Fetched { partition: P, rows: &[], orders: &[], end: None, error: Some(why) });
     let moved = shell.take_actions("Reassign");
     assert!(
         moved.len() == 1 && moved[0].contains("offset: 12"),
         "offsets 12 to 50 are not skipped: {moved:?}"
     );
-    shell.give(Input::Fetched { partition: P, rows: &[], end: None, error: Some(why) });
+    shell.give(Input::Fetched { partition: P, rows: &[], orders: &[], end: None, error: Some(why) });
     assert!(
         shell.take_actions("Notice(OwnershipEnded").is_empty(),
         "a call of the ownership is still in flight"

@@ -324,6 +324,7 @@ fn filtered_events_settle_without_a_call_and_unkeyed_ones_have_an_outcome() {
     shell.give(Input::Fetched {
         partition: P0,
         rows: &[row(0, Admission::Filtered)],
+        orders: &[],
         end: None,
         error: None,
     });

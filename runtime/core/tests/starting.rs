@@ -210,7 +210,7 @@ fn an_ownership_outside_the_log_ends_and_restarts_like_a_start() {
         let name = format!("{log_start}..{log_end} {out_of_range:?}");
         let mut shell = half_settled(out_of_range);
         let why = ReadError::OutOfRange { log_start, log_end };
-        shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });
+        shell.give(Input::Fetched { partition: P0, rows: &[], orders: &[], end: None, error: Some(why) });
         assert_eq!(shell.store().offset_of(P0), Some(5), "{name}: settled offsets are committed");
         end_cancelled_calls(&mut shell);
         assert_eq!(shell.count("PartitionStopped"), usize::from(restart.is_none()), "{name}");
@@ -273,7 +273,7 @@ fn a_revoke_or_a_drain_overtakes_an_ownership_outside_the_log() {
     {
         let mut shell = half_settled(OutOfRange::Earliest);
         let why = ReadError::OutOfRange { log_start: 100, log_end: 200 };
-        shell.give(Input::Fetched { partition: P0, rows: &[], end: None, error: Some(why) });
+        shell.give(Input::Fetched { partition: P0, rows: &[], orders: &[], end: None, error: Some(why) });
         shell.give(rebalance);
         shell.store();
         end_cancelled_calls(&mut shell);

@@ -14,6 +14,7 @@ pub(super) fn reason_of(blocked_on: BlockedOn) -> StallReason {
         BlockedOn::Undispatched => stall_reason::WAITING,
         BlockedOn::Guest => stall_reason::RUNNING,
         BlockedOn::StateLoading => stall_reason::STATE_LOADING,
+        BlockedOn::Gap | BlockedOn::Window => stall_reason::WAITING,
         BlockedOn::Retry => stall_reason::RETRYING,
         BlockedOn::OutputsUnacked => stall_reason::OUTPUTS_UNACKED,
         BlockedOn::DeadLetterUnacked => stall_reason::DEAD_LETTER_UNACKED,

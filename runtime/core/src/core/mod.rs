@@ -13,6 +13,7 @@ mod closing;
 mod committing;
 mod dispatching;
 mod forgetting;
+mod gating;
 mod ownership;
 mod read_errors;
 mod reading;
@@ -128,7 +129,11 @@ impl Core {
             }
             Input::Revoked { request, partitions } => self.revoked(request, partitions),
             Input::Lost { request, partitions } => self.lost(request, partitions),
-            Input::Fetched { partition, rows, end, error } => self.fetched(partition, rows, end, error),
+            Input::Fetched { partition, rows, orders, end, error } => {
+                self.fetched(partition, (rows, orders), end, error);
+            }
+            Input::LogEndSeen { partition, end, sent_at } => self.log_end_seen(partition, end, sent_at),
+            Input::KeyKnown { request, memory } => self.key_known(request, memory),
             Input::LogEnd { partition, end } => self.log_end(partition, end),
             Input::CapacityAdded { calls } => self.sizing.add_capacity(calls),
             Input::CallEnded { call, lanes, with_outputs, output_bytes, took } => {

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::outbox::Pending;
 use crate::partitions::{Phase, PositionState, ReadPause};
-use crate::{Admission, FetchedRow, Notice, Partition, ReadError, ReadLimit, Reason};
+use crate::{Admission, EventOrder, FetchedRow, Notice, Partition, ReadError, ReadLimit, Reason};
 
 /// Maximum events per read: larger reads gain little, and other partitions must have their turn.
 const READ_EVENTS_MAX: u64 = 1024;
@@ -24,7 +24,7 @@ impl Core {
     pub(super) fn fetched(
         &mut self,
         id: Partition,
-        rows: &[FetchedRow],
+        (rows, _orders): (&[FetchedRow], &[EventOrder]),
         end: Option<i64>,
         error: Option<ReadError>,
     ) {

@@ -221,13 +221,13 @@ impl Shell {
     ) {
         let rows: Vec<FetchedRow> =
             rows.iter().map(|&(offset, lane)| self.row(offset, Admission::Lane(lane))).collect();
-        self.give(Input::Fetched { partition, rows: &rows, end, error });
+        self.give(Input::Fetched { partition, rows: &rows, orders: &[], end, error });
     }
 
     /// Rows with these offsets were read, all with the same admission.
     pub(crate) fn fetch_as(&mut self, partition: Partition, offsets: &[i64], admission: Admission) {
         let rows: Vec<FetchedRow> = offsets.iter().map(|&offset| self.row(offset, admission)).collect();
-        self.give(Input::Fetched { partition, rows: &rows, end: None, error: None });
+        self.give(Input::Fetched { partition, rows: &rows, orders: &[], end: None, error: None });
     }
 
     fn row(&mut self, offset: i64, admission: Admission) -> FetchedRow {
@@ -469,6 +469,9 @@ impl Shell {
                 self.unterminated_calls = unterminated_calls;
             }
             Action::WithdrawRead { .. }
+            | Action::RequestLogEnds { .. }
+            | Action::LookUpKey { .. }
+            | Action::RememberKeys { .. }
             | Action::AllStopped
             | Action::EndReached
             | Action::CallStuck { .. } => {}

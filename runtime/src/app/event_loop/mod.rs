@@ -198,6 +198,7 @@ impl EventLoop {
                 Action::PermitRead { partition, max_events, max_bytes } => {
                     reading.permit(partition, max_events, max_bytes);
                 }
+                Action::RequestLogEnds { .. } | Action::LookUpKey { .. } | Action::RememberKeys { .. } => {}
                 Action::WithdrawRead { partition } => reading.withdraw_permission(partition),
                 Action::ReleaseRows { slots } => reading.release(slots),
 

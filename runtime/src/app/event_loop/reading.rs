@@ -77,7 +77,7 @@ impl<'a> Read<'a> {
     }
 
     pub(super) fn input(&self, partition: Partition) -> Input<'a> {
-        Input::Fetched { partition, rows: self.rows, end: self.end, error: self.error }
+        Input::Fetched { partition, rows: self.rows, orders: &[], end: self.end, error: self.error }
     }
 }
 

@@ -58,7 +58,7 @@ impl EventLoop {
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
             SourceEvent::ReadFailed { partition, why } => {
                 self.reading.withdraw_permission(partition); // a failed read uses up the permission, too
-                self.feed(Input::Fetched { partition, rows: &[], end: None, error: Some(why) });
+                self.feed(Input::Fetched { partition, rows: &[], orders: &[], end: None, error: Some(why) });
             }
             SourceEvent::LogEnd { partition, end } => self.feed(Input::LogEnd { partition, end }),
             SourceEvent::CommitResult { id, partition, result, code } => {

@@ -288,6 +288,8 @@ impl Keyed {
             | Notice::Skipped { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
+            | Notice::GapClosed(_)
+            | Notice::StaleRedrive { .. }
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }

@@ -84,6 +84,7 @@ impl HandlerLog {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::info!(handler, topic, partition, "reading resumed");
             }
+            Notice::GapClosed(_) | Notice::StaleRedrive { .. } => {}
             Notice::MetadataLimitLowered { limit } => {
                 tracing::warn!(
                     handler,
@@ -169,6 +170,10 @@ impl HandlerLog {
                 "was committed with metadata that is not of Keylane, or is damaged: events beyond it may already have taken \
                  effect; stop all members and run `keylane offsets accept`, which repeats them"
             }
+            PartitionStop::Gap => {
+                "has waited too long for the order values before it (`gap_timeout`); publish them, or set `on_gap` to \
+                 \"pass\" or \"dlq\""
+            }
             PartitionStop::UnusableState => "is not that of its keyed state, or the state is damaged",
         };
         format!("topic {topic} partition {number} stopped: offset {offset} {reason}")
@@ -205,6 +210,11 @@ impl HandlerLog {
             Reason::TooOld => "the handler failed, and the event is too old for a retry",
             Reason::OutputRejected => "the handler is done, but an output was rejected",
             Reason::NoLaneKey => "the event has no lane key",
+            Reason::NoOrderValue => "the event has no order value that can be read",
+            Reason::OrderValueAhead => "the order value of the event is too far ahead",
+            Reason::BelowFirst => "the order value of the event is below the first one",
+            Reason::Gap => "the event has waited too long for the order values before it",
+            Reason::Late => "the event has come too late for its place in the order",
             Reason::Fault(Fault::Trap) => "the handler trapped",
             Reason::Fault(Fault::Timeout) => "the handler exceeded its deadline",
             Reason::Fault(Fault::Cpu) => "the handler exceeded its CPU budget",

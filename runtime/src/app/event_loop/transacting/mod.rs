@@ -257,6 +257,8 @@ impl Transacting {
             | Notice::Skipped { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
+            | Notice::GapClosed(_)
+            | Notice::StaleRedrive { .. }
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }
