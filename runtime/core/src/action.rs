@@ -488,6 +488,8 @@ pub enum ReadLimit {
     Bytes,
     /// The offsets between the first of them and the last one read.
     Window,
+    /// The events that wait for their window, if none is released before its time.
+    Waiting,
 }
 
 impl ReadLimit {
@@ -497,6 +499,7 @@ impl ReadLimit {
             ReadLimit::Events => "max_queued",
             ReadLimit::Bytes => "memory_budget",
             ReadLimit::Window => "max_window",
+            ReadLimit::Waiting => "gate.max_waiting",
         }
     }
 }

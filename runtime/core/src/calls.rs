@@ -65,6 +65,10 @@ pub(crate) struct RowState {
     pub(crate) bytes: u32,
     /// See [`Event::admitted_ms`].
     pub(crate) admitted_ms: u32,
+    /// See [`Event::order`].
+    pub(crate) order: u32,
+    /// Whether it is dead-lettered or skipped.
+    pub(crate) failed: bool,
     pub(crate) awaited: Awaited,
 }
 
@@ -272,9 +276,10 @@ impl Call {
 
     /// Adds a row to the last lane.
     pub(crate) fn push(&mut self, partition: Partition, ownership: OwnershipId, event: &Event) {
-        let &Event { offset, timestamp, arena_slot, bytes, admitted_ms, .. } = event;
+        let &Event { offset, timestamp, arena_slot, bytes, admitted_ms, order, .. } = event;
         self.rows.push(Row { partition, ownership, offset, timestamp, arena_slot });
-        self.row_states.push(RowState { bytes, admitted_ms, awaited: Awaited::Nothing });
+        let awaited = Awaited::Nothing;
+        self.row_states.push(RowState { bytes, admitted_ms, order, failed: false, awaited });
         let lane = self.lanes.last_mut().expect("a lane was begun");
         lane.end += 1;
     }
@@ -302,6 +307,11 @@ impl Call {
         self.row_states.get_mut(row as usize).expect("a row of this call").awaited = awaited;
     }
 
+    /// Notes that a row is dead-lettered or skipped.
+    pub(crate) fn set_failed(&mut self, row: u32) {
+        self.row_states.get_mut(row as usize).expect("a row of this call").failed = true;
+    }
+
     /// Returns the position of the lane that a row belongs to.
     pub(crate) fn lane_of(&self, row: u32) -> usize {
         self.lanes.partition_point(|lane| lane.end <= row)
@@ -314,7 +324,7 @@ impl Call {
     /// Returns the event of a row, as it was dispatched.
     pub(crate) fn event(&self, row: u32) -> Event {
         let Row { offset, timestamp, arena_slot, .. } = self.row(row);
-        let &RowState { bytes, admitted_ms, .. } =
+        let &RowState { bytes, admitted_ms, order, .. } =
             self.row_states.get(row as usize).expect("every row has a state");
         Event {
             offset,
@@ -325,6 +335,7 @@ impl Call {
             attempt: self.attempt,
             quarantined: self.fresh,
             dispatched: true,
+            order,
         }
     }
 }

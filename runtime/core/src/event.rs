@@ -1,5 +1,6 @@
 //! An admitted event, from reading to its outcome.
 
+use crate::slab::NONE;
 use crate::{ArenaSlot, FetchedRow};
 
 /// An event that waits for a call, or for an outcome without one.
@@ -20,9 +21,16 @@ pub(crate) struct Event {
     pub(crate) quarantined: bool,
     /// Whether the event was ever dispatched.
     pub(crate) dispatched: bool,
+    /// Index of its order; [`NONE`]: the handler has no gate, or the order is not needed.
+    pub(crate) order: u32,
 }
 
 impl Event {
+    /// Returns whether the event had a call, and goes on with it before others of its lane.
+    pub(crate) fn is_in_progress(&self) -> bool {
+        self.attempt > 1 || self.quarantined || self.dispatched
+    }
+
     pub(crate) fn new(row: &FetchedRow, admitted_ms: u32) -> Self {
         let &FetchedRow { offset, timestamp, arena_slot, bytes, .. } = row;
         Event {
@@ -34,6 +42,7 @@ impl Event {
             attempt: 1,
             quarantined: false,
             dispatched: false,
+            order: NONE,
         }
     }
 }

@@ -10,11 +10,17 @@ pub struct EventTimes {
     /// From the time of a record to the settling of its event. Events that a filter dropped, and records without a
     /// time, are not counted.
     pub event_age: Histogram,
+    /// The stream time for which a window has held an event back.
+    pub gate_wait: Histogram,
 }
 
 impl EventTimes {
     pub(crate) fn record_dispatched(&mut self, admitted_ms: u32, now: Now) {
         self.lane_wait.record(now.uptime_ms().wrapping_sub(admitted_ms).into());
+    }
+
+    pub(crate) fn record_gate_wait(&mut self, milliseconds: u64) {
+        self.gate_wait.record(milliseconds);
     }
 
     pub(crate) fn record_settled(&mut self, timestamp: i64, now: Now) {

@@ -95,6 +95,7 @@ impl Core {
             LaneWithoutCallState::Ready => LaneProgress::Ready,
             LaneWithoutCallState::Delayed(until) => LaneProgress::Delayed(until),
             LaneWithoutCallState::Barred => LaneProgress::Barred,
+            LaneWithoutCallState::Loading => LaneProgress::Ready,
         };
         state.may_commit().then(|| LaneView {
             partition: state.id,

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    ArenaSlot, Blockage, CallId, Counters, FailedEvent, KeptEffects, Notice, OwnershipId, Partition,
-    PartitionStop, RebalanceId, SettleNumber, StartAt,
+    ArenaSlot, Blockage, CallId, Counters, FailedEvent, GateKey, KeptEffects, LookUpId, MemoryChange, Notice,
+    OwnershipId, Partition, PartitionStop, RebalanceId, SettleNumber, StartAt,
 };
 
 /// An action before it is polled: [`crate::Core::poll`] turns it into an [`crate::Action`].
@@ -15,27 +15,50 @@ pub(crate) enum Pending {
     AnswerRevoke(RebalanceId, Vec<Partition>),
     Reposition(Partition, i64),
     Reassign(Partition, i64),
-    PermitRead { partition: Partition, max_events: u32, max_bytes: u64 },
+    PermitRead {
+        partition: Partition,
+        max_events: u32,
+        max_bytes: u64,
+    },
     WithdrawRead(Partition),
     Dispatch(CallId),
     Cancel(CallId),
     Release,
     Produce(CallId),
-    DropOutputs { call: CallId, first: u32, end: u32 },
+    DropOutputs {
+        call: CallId,
+        first: u32,
+        end: u32,
+    },
     DeadLetter(FailedEvent),
     KeepEffects,
     DropEffects(OwnershipId),
     ForgetStates(Partition, SettleNumber),
+    RequestLogEnds(Vec<Partition>),
+    LookUpKey {
+        request: LookUpId,
+        partition: Partition,
+        ownership: OwnershipId,
+        key: GateKey,
+        arena_slot: ArenaSlot,
+    },
+    RememberKeys,
     Commit,
     BeginTransaction,
     ReportStall(Blockage),
-    StallEnded { partition: Partition, resumed: bool },
+    StallEnded {
+        partition: Partition,
+        resumed: bool,
+    },
     Notice(Notice),
     PartitionStopped(Partition, i64, PartitionStop),
     StopHandler(FailedEvent),
     AllStopped,
     EndReached,
-    Drained { clean: bool, unterminated_calls: u32 },
+    Drained {
+        clean: bool,
+        unterminated_calls: u32,
+    },
     CallStuck(CallId),
 }
 
@@ -48,6 +71,9 @@ pub(crate) struct Outbox {
     /// Effects to keep, collected until they are polled.
     kept: Vec<KeptEffects>,
     pub(crate) lent_effects: Vec<KeptEffects>,
+    /// Changes of gate keys, collected until they are polled.
+    remembered: Vec<MemoryChange>,
+    pub(crate) lent_changes: Vec<MemoryChange>,
     pub(crate) lent_starts: Vec<StartAt>,
     pub(crate) lent_lane_lengths: Vec<u32>,
     pub(crate) lent_partitions: Vec<Partition>,
@@ -80,6 +106,21 @@ impl Outbox {
             self.pending.push_front(Pending::KeepEffects);
         }
         self.kept.push(effects);
+    }
+
+    /// Makes the shell remember a change of a gate key, before it carries out any other action of this step: it may be that of
+    /// the last event of the key.
+    pub(crate) fn remember(&mut self, change: MemoryChange) {
+        if self.remembered.is_empty() {
+            self.pending.push_front(Pending::RememberKeys);
+        }
+        self.remembered.push(change);
+    }
+
+    /// Moves the collected changes to `lent_changes`.
+    pub(crate) fn lend_changes(&mut self) {
+        self.lent_changes.clear();
+        std::mem::swap(&mut self.lent_changes, &mut self.remembered);
     }
 
     /// Moves the collected effects to `lent_effects`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::codec::Identity;
 use crate::ledger::Ledger;
 use crate::unclaimed::UnclaimedEvents;
-use crate::{OwnershipId, Partition, ReadError, ReadLimit, SettleNumber};
+use crate::{OwnershipId, Partition, PartitionStop, ReadError, ReadLimit, SettleNumber};
 
 /// Every partition that was named in an input, at a stable index.
 #[derive(Debug, Default)]
@@ -142,8 +142,8 @@ pub(crate) struct CommitState {
     pub(crate) fits_nothing: bool,
     /// Transactional delivery: whether transactions exclude the partition.
     pub(crate) excluded: bool,
-    /// Transactional delivery: the event whose output a topic refuses. The partition stops when the ownership has ended.
-    pub(crate) refused: Option<i64>,
+    /// The event at which the partition stops when the ownership has ended, and why.
+    pub(crate) stops_at: Option<(i64, PartitionStop)>,
     /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
 }
@@ -166,6 +166,8 @@ pub(crate) struct ReadState {
     pub(crate) permitted: bool,
     /// The limit that was reached, if reading is paused. Reading resumes at three quarters of the limit.
     pub(crate) paused: Option<ReadPause>,
+    /// Whether reading resumes at the limit itself: what its events wait for must be read.
+    pub(crate) reads_to_limit: bool,
     /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
     /// Set while the log is known to have records that do not arrive.
@@ -385,6 +387,7 @@ impl ReadState {
             position: PositionState::Unverified,
             permitted: false,
             paused: None,
+            reads_to_limit: false,
             failure: None,
             unfetched: None,
             up_to_date_at: now,

@@ -67,6 +67,12 @@ impl<T> Slab<T> {
     }
 }
 
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Slab::new()
+    }
+}
+
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
 

@@ -79,6 +79,8 @@ pub struct PartitionView {
     /// Transactional delivery: settled events that no transaction can claim now, because their set does not fit, or the
     /// partition is excluded.
     pub withheld: u64,
+    /// Events that a gate has parked: they wait for lower order values, or for stream time.
+    pub parked: u64,
     /// Bytes of events that were read and are not settled. Set to 0 when the ownership closes.
     pub queued_bytes: u64,
     /// Lanes with a running call.
@@ -125,6 +127,22 @@ pub struct Counters {
     pub skipped: u64,
     /// Events that the filter dropped.
     pub filtered: u64,
+    /// Events that a gate passed over, because a greater order value had run or their key had ended.
+    pub stale: u64,
+    /// Events that a gate passed over, because a greater order value ran first.
+    pub superseded: u64,
+    /// Events that a gate dropped, because they came too late for their place.
+    pub late_dropped: u64,
+    /// Events whose id had an event that was done.
+    pub duplicates: u64,
+    /// Gaps whose missing order values were passed over.
+    pub gaps_passed: u64,
+    /// Gaps whose early events were dead-lettered.
+    pub gaps_dead_lettered: u64,
+    /// Ranges of holes that were forgotten, because a key had too many.
+    pub holes_forgotten: u64,
+    /// Releases of waiting events before their time, because too many waited.
+    pub windows_released_early: u64,
     /// Ownerships that began.
     pub ownerships: u64,
     /// Ownerships that were lost: another member may already have owned the partition.
@@ -155,8 +173,9 @@ impl Counters {
             Notice::TopicRecreated { .. } => self.partitions_recreated += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
-            Notice::GapClosed(_)
-            | Notice::StaleRedrive { .. }
+            Notice::GapClosed(gap) if gap.passed => self.gaps_passed += 1,
+            Notice::GapClosed(_) => self.gaps_dead_lettered += 1,
+            Notice::StaleRedrive { .. }
             | Notice::MetadataLimitLowered { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. } => {}
@@ -185,7 +204,9 @@ impl Core {
                 .partitions
                 .iter()
                 .zip(self.blocked())
-                .filter_map(|(state, blocked)| partition_view(state, self.withheld(state), blocked))
+                .filter_map(|(state, blocked)| {
+                    partition_view(state, (self.withheld(state), self.parked(state.id)), blocked)
+                })
                 .collect(),
             lanes: self.lanes.count(),
             ready_lanes: self.lanes.ready(),
@@ -201,7 +222,11 @@ impl Core {
 }
 
 /// Returns the view of a partition; `None`: the partition is not owned.
-fn partition_view(state: &PartitionState, withheld: u64, blocked: Option<Blockage>) -> Option<PartitionView> {
+fn partition_view(
+    state: &PartitionState,
+    (withheld, parked): (u64, u64),
+    blocked: Option<Blockage>,
+) -> Option<PartitionView> {
     let ownership_state = match state.phase {
         Phase::Vacant | Phase::Closed => return None,
         Phase::LookingUp(_) | Phase::Resolved | Phase::Starting => OwnershipState::Starting,
@@ -221,6 +246,7 @@ fn partition_view(state: &PartitionState, withheld: u64, blocked: Option<Blockag
         completed_beyond: state.ledger.completed_beyond(),
         unclaimed: state.commit.unclaimed,
         withheld,
+        parked,
         queued_bytes: state.queued_bytes,
         running_lanes: state.running,
         unacked_lanes: state.unacked,

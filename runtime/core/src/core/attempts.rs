@@ -90,7 +90,13 @@ impl Core {
     pub(super) fn apply_outcome(&mut self, id: CallId, at: usize, row: u32, reason: Reason) {
         let call = self.calls.get_mut(id).expect("a call that has rows to settle");
         let failed = FailedEvent { call: id, row, event: call.row(row), attempt: call.attempt, reason };
-        match self.config.retry.on_exhausted {
+        call.set_failed(row);
+        // The settings of gates that name the dead-letter topic mean it.
+        let on_exhausted = match reason {
+            Reason::Gap | Reason::Late => OnExhausted::DeadLetter,
+            _ => self.config.retry.on_exhausted,
+        };
+        match on_exhausted {
             OnExhausted::Skip => {
                 call.set_awaited(row, Awaited::Nothing);
                 let Row { partition, offset, .. } = failed.event;

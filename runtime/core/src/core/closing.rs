@@ -189,6 +189,9 @@ impl Core {
     /// Discards the results of the ownership: from here on none counts. Cancels its calls. A call that also has events
     /// of other ownerships is cancelled only with `cancels_partly_revoked_calls`.
     fn close_to_results(&mut self, index: u32) {
+        if self.lanes.gates.is_some() {
+            self.gates_to_clear.push(index);
+        }
         let state = self.partitions.get_mut(index);
         let ownership = state.ownership;
         let unfinished = state.running + state.unacked > 0;
@@ -272,7 +275,7 @@ impl Core {
         }
         self.notify_ownership_ended(index, OwnershipEnd::Closed);
         self.restart_inside_log(index);
-        self.stop_after_refusal(index);
+        self.stop_if_ended_for_it(index);
     }
 
     /// Restarts an ownership inside the log, if it ended because its position was outside the log.
@@ -336,7 +339,7 @@ impl Core {
         let state = self.partitions.get_mut(index);
         if state.hold.take().is_some() {
             let barrier = state.barrier();
-            self.lanes.set_barrier(index, barrier);
+            self.lanes.set_barrier(index, barrier, None);
         }
     }
 

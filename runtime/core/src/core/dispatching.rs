@@ -241,5 +241,9 @@ fn take_lane(
         capacity.bytes += u64::from(event.bytes);
         state.dispatched_to = state.dispatched_to.max(event.offset);
         call.push(partition, ownership, &event);
+        if capacity.rows == 0 || !lanes.bring_next(lane, &event) {
+            break;
+        }
     }
+    lanes.end_taking();
 }

@@ -4,6 +4,7 @@
 //! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
 //! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
+//! `gating` carries out what gates decide,
 //! `forgetting` numbers the deletions of old states, `closing` ends ownerships, `stalls` reports blocked partitions,
 //! `unfetched` detects records that do not arrive, `scans` runs the checks that depend on time, `until_end` detects the end
 //! of `run --until-end`.
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use crate::calls::Calls;
 use crate::config::Config;
+use crate::gates::Gates;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::{Partitions, Phase};
@@ -52,6 +54,10 @@ pub struct Core {
     now: Now,
     pub(crate) partitions: Partitions,
     pub(crate) lanes: Lanes,
+    /// Partitions whose ownership accepts no more results: what their gates know is forgotten.
+    gates_to_clear: Vec<u32>,
+    /// When the gates have to do something; `None`: as soon as events wait.
+    gate_check_at: Option<Duration>,
     pub(crate) calls: Calls,
     without_call: EventsWithoutCall,
     sizing: CallSizing,
@@ -82,7 +88,9 @@ impl Core {
         let any_zero = limits.into_iter().chain([max_window, arena_bytes]).any(|limit: u64| limit == 0);
         assert!(!any_zero, "a limit must not be zero: {config:?}");
         Core {
-            lanes: Lanes::new(config.topics),
+            lanes: Lanes::new(config.topics, Gates::new(config.gate, config.duplicates)),
+            gates_to_clear: Vec::new(),
+            gate_check_at: None,
             committer: Committer::new(config.metadata_limit),
             transactions: config.transactions.map(Transactions::new),
             config,
@@ -108,10 +116,14 @@ impl Core {
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         assert!(now.uptime >= self.now.uptime, "time went back from {:?} to {:?}", self.now, now);
         self.now = now;
+        self.lanes.wall_ms = now.wall_ms;
         self.apply(input);
         self.check_times();
         self.lanes.wake(now.uptime);
+        self.carry_out_decisions();
+        self.check_gates();
         self.progress_closing();
+        self.clear_gates();
         self.hold_partitions();
         self.dispatch();
         self.decide_commit();
@@ -215,6 +227,17 @@ impl Core {
                 Action::KeepEffects { effects: &self.outbox.lent_effects }
             }
             Pending::DropEffects(ownership) => Action::DropEffects { ownership },
+            Pending::RequestLogEnds(partitions) => {
+                self.outbox.lent_partitions = partitions;
+                Action::RequestLogEnds { partitions: &self.outbox.lent_partitions }
+            }
+            Pending::LookUpKey { request, partition, ownership, key, arena_slot } => {
+                Action::LookUpKey { request, partition, ownership, key, arena_slot }
+            }
+            Pending::RememberKeys => {
+                self.outbox.lend_changes();
+                Action::RememberKeys { changes: &self.outbox.lent_changes }
+            }
             Pending::ForgetStates(partition, number) => Action::ForgetStates { partition, number },
             Pending::Commit => self.committer.action(),
             Pending::BeginTransaction => self.committer.transaction_action(),
@@ -262,6 +285,8 @@ impl Core {
             self.next_check(),
             self.next_read_retry(),
             self.lanes.next_wake(),
+            self.gate_check_at,
+            self.has_unfinished_lanes().then_some(self.now.uptime),
         ];
         next.into_iter().flatten().min()
     }

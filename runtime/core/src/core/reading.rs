@@ -24,7 +24,7 @@ impl Core {
     pub(super) fn fetched(
         &mut self,
         id: Partition,
-        (rows, _orders): (&[FetchedRow], &[EventOrder]),
+        (rows, orders): (&[FetchedRow], &[EventOrder]),
         end: Option<i64>,
         error: Option<ReadError>,
     ) {
@@ -41,10 +41,17 @@ impl Core {
         if !rows.is_empty() {
             self.end_unfetched(index, true);
         }
+        assert!(orders.is_empty() || orders.len() == rows.len(), "one order per row");
+        assert!(self.lanes.gates.is_none() || orders.len() == rows.len(), "rows without their orders");
         for (at, row) in rows.iter().enumerate() {
-            if !self.admit(index, row) {
+            if !self.admit(index, row, orders.get(at)) {
+                self.records_read(index, rows.iter().take(at).map(|row| row.timestamp));
                 return self.release_all(rows.get(at..).unwrap_or_default());
             }
+        }
+        if !rows.is_empty() && self.lanes.gates.is_some() {
+            self.records_read(index, rows.iter().map(|row| row.timestamp));
+            self.check_waits(index);
         }
         if end.is_none_or(|offset| self.end_of_partition(index, offset))
             && let Some(why) = error
@@ -66,7 +73,7 @@ impl Core {
     }
 
     /// Admits a row. Returns false if the reader was repositioned: this row and the rows after it are read again.
-    fn admit(&mut self, index: u32, row: &FetchedRow) -> bool {
+    fn admit(&mut self, index: u32, row: &FetchedRow, order: Option<&EventOrder>) -> bool {
         let next = self.partitions.get(index).ledger.next();
         if row.offset < next {
             self.release_row(row); // it was admitted before
@@ -96,7 +103,7 @@ impl Core {
         }
         if open && row.admission != Admission::Filtered {
             state.queued_bytes += u64::from(row.bytes);
-            self.lanes.admit(index, state.id.topic, row, self.now.uptime_ms());
+            self.lanes.admit(index, state.id.topic, (row, order), self.now.uptime_ms());
             return true;
         }
         state.commit.changes += 1;
@@ -193,6 +200,7 @@ impl Core {
 
     fn permit_read(&mut self, index: u32) {
         let (share, is_full) = (self.bytes_share(), self.is_full());
+        let waiting_left = self.waiting_left(index);
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
         // The set of a partition that is held becomes shorter only when its first unsettled event is read and settles.
@@ -203,7 +211,8 @@ impl Core {
         }
         // After a limit was reached, reading resumes when a quarter is free: reads of single events are expensive.
         let is_paused = state.reading.paused.is_some();
-        let scale = |limit: u64| if is_paused { limit - limit / 4 } else { limit };
+        let is_reduced = is_paused && !state.reading.reads_to_limit;
+        let scale = |limit: u64| if is_reduced { limit - limit / 4 } else { limit };
         let events_left = scale(u64::from(self.config.max_queued)).saturating_sub(state.ledger.open());
         let bytes_left = scale(share).saturating_sub(state.queued_bytes);
         let window_left = scale(self.config.max_window).saturating_sub(state.ledger.window());
@@ -211,6 +220,7 @@ impl Core {
             (events_left, ReadLimit::Events),
             (bytes_left, ReadLimit::Bytes),
             (window_left, ReadLimit::Window),
+            (waiting_left, ReadLimit::Waiting),
         ];
         if let Some((_, limit)) = reached.into_iter().find(|(left, _)| *left == 0) {
             let new = ReadPause { limit, since: self.now.uptime, reported: false };
@@ -222,6 +232,7 @@ impl Core {
             self.outbox.notice(Notice::ReadingResumed { partition });
         }
         state.reading.permitted = true;
+        state.reading.reads_to_limit = false;
         let max_events = events_left.min(READ_EVENTS_MAX);
         self.outbox.push(Pending::PermitRead {
             partition: state.id,

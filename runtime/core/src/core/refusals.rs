@@ -1,4 +1,4 @@
-//! Effects that a topic refuses: the partition of their event stops.
+//! Partitions that stop at an event.
 
 use super::Core;
 use crate::outbox::Pending;
@@ -14,18 +14,22 @@ impl Core {
             return;
         }
         state.commit.commits_ended = true;
-        state.commit.refused = Some(offset);
+        self.stop_at(index, offset, PartitionStop::OutputRefused);
+    }
+
+    /// Ends this ownership, and stops its partition at an event.
+    pub(super) fn stop_at(&mut self, index: u32, offset: i64, reason: PartitionStop) {
+        self.partitions.get_mut(index).commit.stops_at = Some((offset, reason));
         self.close(index, self.now.uptime);
         self.drop_queued();
     }
 
-    /// Stops a partition whose ownership ended because an output was refused. If it is being released, its next owner finds
-    /// the same.
-    pub(super) fn stop_after_refusal(&mut self, index: u32) {
+    /// Stops a partition whose ownership ended for that reason. If it is being released, its next owner finds the same.
+    pub(super) fn stop_if_ended_for_it(&mut self, index: u32) {
         let state = self.partitions.get_mut(index);
-        let (partition, refused) = (state.id, state.commit.refused.take());
-        if let Some(offset) = refused.filter(|_| !self.is_being_released(index)) {
-            self.outbox.push(Pending::PartitionStopped(partition, offset, PartitionStop::OutputRefused));
+        let (partition, stops_at) = (state.id, state.commit.stops_at.take());
+        if let Some((offset, reason)) = stops_at.filter(|_| !self.is_being_released(index)) {
+            self.outbox.push(Pending::PartitionStopped(partition, offset, reason));
             self.stop_partition(index);
         }
     }

@@ -15,7 +15,7 @@ impl Core {
             let last = state.dispatched_to;
             state.round = Some(last);
             let barrier = state.barrier();
-            self.lanes.set_barrier(index, barrier);
+            self.lanes.set_barrier(index, barrier, None);
         }
     }
 
@@ -33,7 +33,7 @@ impl Core {
         state.dispatched_to = -1;
         if state.round.take().is_some() {
             let barrier = state.barrier();
-            self.lanes.set_barrier(index, barrier);
+            self.lanes.set_barrier(index, barrier, None);
         }
     }
 }

@@ -7,9 +7,11 @@
 use super::Core;
 use super::committing::Transactions;
 use crate::calls::{Awaited, CallState, Effect, RowState};
+use crate::gates::SettledAs;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::PartitionState;
-use crate::{CallFailure, CallId, KeptEffect, KeptEffects, LaneEnd, Reason, Row};
+use crate::slab::NONE;
+use crate::{CallFailure, CallId, KeptEffect, KeptEffects, LaneEnd, MemoryChange, Reason, Row, SettleNumber};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -170,13 +172,25 @@ impl Core {
                 break;
             }
             state.ledger.settle(row.offset);
+            let mut number = SettleNumber::default();
             if let Some(transactions) = &mut self.transactions {
                 let shares = transactions.limits.keyed_state && lane.settled_to > before;
                 let now = self.now.uptime;
                 let kept = KeptRow { now, id, row: lane.settled_to, of_call: row, row_state, shares };
-                kept.settle(transactions, state, (call.attempt, &call.output_bytes), &mut self.outbox);
+                number =
+                    kept.settle(transactions, state, (call.attempt, &call.output_bytes), &mut self.outbox);
             }
             self.times.record_settled(row.timestamp, self.now);
+            if row_state.order != NONE {
+                let how = if row_state.failed { SettledAs::Failed } else { SettledAs::Done };
+                let (partition, ownership) = (state.id, state.ownership);
+                let outbox = &mut self.outbox;
+                let emit = |key, change| {
+                    outbox.remember(MemoryChange { partition, ownership, key, number, change });
+                };
+                let forgotten = self.lanes.order_settled((row.offset, row_state.order), how, emit);
+                self.outbox.counters.holes_forgotten += forgotten;
+            }
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(row_state.bytes));
             self.outbox.release(row.arena_slot);
             lane.settled_to += 1;
@@ -247,7 +261,7 @@ impl KeptRow<'_> {
         state: &mut PartitionState,
         (attempt, output_bytes): (u32, &[(u32, u32)]),
         outbox: &mut Outbox,
-    ) {
+    ) -> SettleNumber {
         let &KeptRow { now, id: call, row, of_call: event, row_state, shares } = self;
         let effect = match row_state.awaited {
             Awaited::Transaction(effect) => Some(effect),
@@ -268,5 +282,6 @@ impl KeptRow<'_> {
         if let Some(effect) = effect {
             outbox.keep(KeptEffects { number, effect, call, row, event: *event, attempt });
         }
+        number
     }
 }

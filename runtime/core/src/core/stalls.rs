@@ -89,6 +89,13 @@ impl Core {
                 }
             }
         }
+        for (index, entry) in (0..).zip(&mut blocked) {
+            if let Some(blockage) = entry.as_mut().filter(|entry| entry.blocked_on == BlockedOn::Undispatched)
+                && let Some(blocked_on) = self.blocked_by_gate(index)
+            {
+                blockage.blocked_on = blocked_on;
+            }
+        }
         for (partition, event) in self.lanes.delayed_events() {
             if let Some(Some(blockage)) = blocked.get_mut(partition as usize)
                 && (blockage.blocked_on, blockage.offset) == (BlockedOn::Undispatched, Some(event.offset))

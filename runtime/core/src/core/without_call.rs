@@ -38,13 +38,15 @@ impl EventsWithoutCall {
 impl Core {
     /// Queues an event that can't be handled.
     pub(super) fn queue_without_call(&mut self, index: u32, row: &FetchedRow, reason: Reason) {
+        let event = Event::new(row, self.now.uptime_ms());
+        self.queue_event_without_call(index, event, reason);
+    }
+
+    /// Queues an event that can't be handled, and was queued in a lane before.
+    pub(super) fn queue_event_without_call(&mut self, index: u32, event: Event, reason: Reason) {
         let topic = self.partitions.get(index).id.topic;
         let queued = self.without_call.queued.get_mut(usize::from(topic)).expect("the topic is configured");
-        queued.push_back(EventWithoutCall {
-            partition: index,
-            event: Event::new(row, self.now.uptime_ms()),
-            reason,
-        });
+        queued.push_back(EventWithoutCall { partition: index, event, reason });
     }
 
     /// Begins outcomes up to the limit of each topic, and until no more effects may be kept.

@@ -69,17 +69,51 @@ impl EventStore {
     }
 
     pub(super) fn pop_front(&mut self, queue: &mut Queue) -> Option<Event> {
+        let node = self.detach_front(queue)?;
+        Some(self.take(node))
+    }
+
+    /// Takes the first event out of its queue. It stays in the store, at the returned index, until [`EventStore::take`].
+    pub(super) fn detach_front(&mut self, queue: &mut Queue) -> Option<u32> {
         if queue.is_empty() {
             return None;
         }
-        let Node { event, next } = self.nodes[queue.head];
-        self.nodes.free(queue.head);
+        let index = queue.head;
+        let next = self.nodes[index].next;
         queue.head = next;
         queue.len -= 1;
         if next == NONE {
             queue.tail = NONE;
         }
-        Some(event)
+        Some(index)
+    }
+
+    /// Puts an event of the store that is in no queue to the front of one.
+    pub(super) fn attach_front(&mut self, queue: &mut Queue, index: u32) {
+        self.nodes[index].next = queue.head;
+        if queue.is_empty() {
+            queue.tail = index;
+        }
+        queue.head = index;
+        queue.len += 1;
+    }
+
+    /// Returns an event that is in no queue.
+    pub(super) fn get(&self, index: u32) -> Event {
+        self.nodes[index].event
+    }
+
+    /// Removes an event that is in no queue from the store.
+    pub(super) fn take(&mut self, index: u32) -> Event {
+        self.nodes.free(index);
+        self.nodes[index].event
+    }
+
+    /// Replaces the first event of a queue.
+    pub(super) fn set_front(&mut self, queue: Queue, event: Event) {
+        if !queue.is_empty() {
+            self.nodes[queue.head].event = event;
+        }
     }
 
     fn store(&mut self, event: Event, next: u32) -> u32 {

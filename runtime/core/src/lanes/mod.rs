@@ -3,12 +3,13 @@
 //! A lane exists while it has queued events or a call that has not released it: memory depends on the events in flight,
 //! never on the number of keys. [`events`] stores the queued events and [`key_table`] finds the lane of a key.
 //! [`schedule`] is the order of dispatch; [`retrying_lanes`] and [`timers`] delay a lane, and [`barriers`] holds a
-//! whole partition back.
+//! whole partition back. With a gate, [`gated`] brings the events of a lane in the order of the gate.
 
 #![expect(clippy::indexing_slicing, reason = "every index comes from the same `Slab`")]
 
 mod barriers;
 mod events;
+mod gated;
 mod key_table;
 mod retrying_lanes;
 mod schedule;
@@ -17,11 +18,13 @@ mod timers;
 use std::time::Duration;
 
 use crate::event::Event;
+use crate::gates::Gates;
 use crate::slab::{NONE, Slab};
-use crate::{Admission, FetchedRow};
+use crate::{Admission, EventOrder, FetchedRow};
 
 use barriers::Barriers;
 use events::{EventStore, Queue};
+use gated::Asked;
 use key_table::{KeyTable, LaneId};
 use retrying_lanes::RetryingLanes;
 use schedule::Schedule;
@@ -37,6 +40,8 @@ struct Lane {
     state: LaneState,
     /// Whether the lane has a retry state.
     retrying: bool,
+    /// Number of its parked events, which are not in its queue.
+    parked: u32,
 }
 
 /// The scheduling state of a lane.
@@ -52,6 +57,10 @@ enum LaneState {
     Delayed,
     /// Its first event is beyond a barrier.
     Barred,
+    /// None of its events may run now: its gate has parked them.
+    Waiting,
+    /// What its gate remembers of a key is being looked up.
+    Loading,
 }
 
 /// A lane with events and without a call.
@@ -71,6 +80,8 @@ pub(crate) enum LaneWithoutCallState {
     Delayed(Duration),
     /// Events of other lanes.
     Barred,
+    /// What its gate remembers.
+    Loading,
 }
 
 #[derive(Debug)]
@@ -82,10 +93,14 @@ pub(crate) struct Lanes {
     retrying_lanes: RetryingLanes,
     timers: Timers,
     barriers: Barriers,
+    /// `None`: the events of a lane run in the order of their offsets.
+    pub(crate) gates: Option<Box<Gates>>,
+    /// The wall clock, for gates: milliseconds since 1970.
+    pub(crate) wall_ms: i64,
 }
 
 impl Lanes {
-    pub(crate) fn new(topics: u16) -> Self {
+    pub(crate) fn new(topics: u16, gates: Option<Box<Gates>>) -> Self {
         Lanes {
             lanes: Slab::new(),
             events: EventStore::new(),
@@ -94,13 +109,21 @@ impl Lanes {
             retrying_lanes: RetryingLanes::default(),
             timers: Timers::default(),
             barriers: Barriers::default(),
+            gates,
+            wall_ms: 0,
         }
     }
 
     // -- reading ------------------------------------------------------------------------------------
 
     /// Appends an event to its lane.
-    pub(crate) fn admit(&mut self, partition: u32, topic: u16, row: &FetchedRow, admitted_ms: u32) {
+    pub(crate) fn admit(
+        &mut self,
+        partition: u32,
+        topic: u16,
+        (row, order): (&FetchedRow, Option<&EventOrder>),
+        admitted_ms: u32,
+    ) {
         let lanes = &mut self.lanes;
         let lane = match row.admission {
             Admission::Lane(hash) => {
@@ -115,10 +138,16 @@ impl Lanes {
                 unreachable!("such an event has its outcome when it is read, and is not queued: {row:?}")
             }
         };
+        let mut event = Event::new(row, admitted_ms);
+        if let Some(order) = order {
+            event.order = self.enter_order(partition, lane, order);
+        }
         let Lane { queue, state, .. } = &mut self.lanes[lane];
-        self.events.push_back(queue, Event::new(row, admitted_ms));
+        self.events.push_back(queue, event);
         if *state == LaneState::Detached {
             self.make_ready(lane);
+        } else if order.is_some() {
+            self.appended(lane);
         }
     }
 
@@ -186,7 +215,7 @@ impl Lanes {
     pub(crate) fn pop_if(&mut self, lane: u32, fits: impl FnOnce(u32) -> bool) -> Option<Event> {
         let Lane { queue, partition, .. } = &mut self.lanes[lane];
         let first = self.events.front(*queue)?;
-        if !fits(first.bytes) || self.barriers.holds(*partition, first) {
+        if !fits(first.bytes) || self.barriers.holds((*partition, lane), first) {
             return None;
         }
         self.events.pop_front(queue)
@@ -236,13 +265,14 @@ impl Lanes {
 
     /// Releases a busy lane: its call has terminated, and none of its rows waits for acks.
     pub(crate) fn release(&mut self, lane: u32) {
-        let Lane { queue, state, retrying, .. } = &mut self.lanes[lane];
+        let Lane { queue, state, retrying, parked, .. } = &mut self.lanes[lane];
         assert!(*state == LaneState::Busy, "lane {lane} has no call");
         *state = LaneState::Detached;
-        if queue.is_empty() {
+        if queue.is_empty() && *parked == 0 {
             self.remove(lane);
         } else if *retrying && self.retrying_lanes.is_delayed(lane) {
             *state = LaneState::Delayed;
+            self.appended(lane); // an event that was appended during the call may take the place of the first
         } else {
             self.make_ready(lane);
         }
@@ -265,9 +295,9 @@ impl Lanes {
         self.timers.next()
     }
 
-    /// Sets the last offset of the partition that may be dispatched; `None`: no barrier.
-    pub(crate) fn set_barrier(&mut self, partition: u32, last: Option<i64>) {
-        if !self.barriers.set(partition, last) {
+    /// Sets the last offset of the partition that may be dispatched; `None`: no barrier. `exempt`: the lane that is not held.
+    pub(crate) fn set_barrier(&mut self, partition: u32, last: Option<i64>, exempt: Option<u32>) {
+        if !self.barriers.set(partition, last, exempt) {
             return;
         }
         let mut moved = Vec::new();
@@ -275,7 +305,7 @@ impl Lanes {
         schedule.retain(|lane| {
             let Lane { partition, queue, .. } = lanes[lane];
             let first = events.front(queue).expect("a ready lane has events");
-            let held = barriers.holds(partition, first);
+            let held = barriers.holds((partition, lane), first);
             if held {
                 moved.push(lane);
             }
@@ -295,9 +325,10 @@ impl Lanes {
         let lanes = &self.lanes;
         self.schedule.retain(|lane| kept(lanes[lane].partition));
         self.barriers.held.retain(|&lane| kept(lanes[lane].partition));
+        self.drop_parked(&kept, &mut dropped);
         for lane in self.lanes.indexes() {
             let Lane { queue, state, partition, .. } = &mut self.lanes[lane];
-            let is_used = !queue.is_empty() || *state == LaneState::Busy;
+            let is_used = !queue.is_empty() || matches!(state, LaneState::Busy | LaneState::Waiting);
             if !is_used || kept(*partition) {
                 continue;
             }
@@ -342,7 +373,8 @@ impl Lanes {
             LaneState::Ready => LaneWithoutCallState::Ready,
             LaneState::Delayed => LaneWithoutCallState::Delayed(self.retrying_lanes.waits_until(lane)?),
             LaneState::Barred => LaneWithoutCallState::Barred,
-            LaneState::Busy | LaneState::Detached => return None,
+            LaneState::Loading => LaneWithoutCallState::Loading,
+            LaneState::Waiting | LaneState::Busy | LaneState::Detached => return None,
         };
         let first = self.events.front(*queue)?;
         Some(LaneWithoutCall { partition: *partition, first, events: queue.len(), state })
@@ -372,15 +404,32 @@ impl Lanes {
 
     /// Schedules a lane that has events, no call and no retry delay, unless a barrier holds it.
     fn make_ready(&mut self, lane: u32) {
+        if self.gates.is_some() && !self.is_due(lane) {
+            return;
+        }
         let Lane { partition, topic, queue, state, retrying, .. } = &mut self.lanes[lane];
         let first = self.events.front(*queue).expect("a ready lane has events");
-        if self.barriers.holds(*partition, first) {
+        if self.barriers.holds((*partition, lane), first) {
             *state = LaneState::Barred;
             self.barriers.held.push(lane);
         } else {
             *state = LaneState::Ready;
             self.schedule.push(*topic, lane, *retrying);
         }
+    }
+
+    /// With a gate: asks a free lane. If none of its events may run, the lane waits, or is removed.
+    fn is_due(&mut self, lane: u32) -> bool {
+        self.lanes[lane].state = LaneState::Detached;
+        let asked = self.ask(lane);
+        let Lane { queue, state, parked, .. } = &mut self.lanes[lane];
+        match asked {
+            Asked::Due => return true,
+            Asked::Loading => *state = LaneState::Loading,
+            Asked::Nothing if queue.is_empty() && *parked == 0 => self.remove(lane),
+            Asked::Nothing => *state = LaneState::Waiting,
+        }
+        false
     }
 
     fn end_retry_state(&mut self, lane: u32) {
@@ -390,7 +439,8 @@ impl Lanes {
     }
 
     fn remove(&mut self, lane: u32) {
-        let unused = self.lanes[lane].state == LaneState::Detached && self.lanes[lane].queue.is_empty();
+        let Lane { state, queue, parked, .. } = &self.lanes[lane];
+        let unused = *state == LaneState::Detached && queue.is_empty() && *parked == 0;
         assert!(unused, "lane {lane} is in use: {:?}", self.lanes[lane]);
         self.end_retry_state(lane);
         let Lane { id, partition, .. } = self.lanes[lane];
@@ -402,8 +452,8 @@ impl Lanes {
 
 /// Creates a lane. The lane is built in its slot, because a copy into the slot is visible in profiles.
 fn make(lanes: &mut Slab<Lane>, partition: u32, topic: u16, id: LaneId) -> u32 {
-    let new =
-        || Lane { partition, topic, id, queue: Queue::EMPTY, state: LaneState::Detached, retrying: false };
+    let (queue, state) = (Queue::EMPTY, LaneState::Detached);
+    let new = || Lane { partition, topic, id, queue, state, retrying: false, parked: 0 };
     let index = lanes.acquire(new);
     lanes[index] = new();
     index

@@ -5,16 +5,18 @@
 
 #![allow(dead_code, reason = "each test file uses only some functions")]
 
+pub(crate) mod gated;
 pub(crate) mod transactional;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitEntry, CommitError, CommitId,
-    CommittedStart, Config, Core, EffectClaim, FailedEvent, Fault, FetchedRow, Input, KeptEffects, LaneEnd,
-    Notice, Now, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId, Verdict,
+    CommittedStart, Config, Core, EffectClaim, FailedEvent, Fault, FetchedRow, Input, KeptEffects, KeyMemory,
+    LaneEnd, LookUpId, MemoryChange, Notice, Now, Partition, PartitionStart, PartitionStop, ReadError,
+    Reason, RebalanceId, Verdict,
 };
 
 /// A rebalance request for tests in which its identity does not matter.
@@ -83,6 +85,14 @@ pub(crate) struct Shell {
     pub(crate) kept: Vec<KeptEffects>,
     /// The deletions of old states, with their numbers.
     pub(crate) forgotten: Vec<(Partition, u64)>,
+    /// Requests for the ends of logs.
+    pub(crate) end_requests: Vec<Partition>,
+    /// Look-ups of gate keys.
+    pub(crate) key_lookups: Vec<(LookUpId, u64)>,
+    /// Changes of gate keys.
+    pub(crate) remembered: Vec<MemoryChange>,
+    /// What is remembered, by gate key.
+    pub(crate) memories: BTreeMap<u64, KeyMemory>,
     pub produced: Vec<(CallId, Vec<u32>)>,
     pub dropped: Vec<(CallId, Range<u32>)>,
     pub(crate) dead_letters: Vec<FailedEvent>,
@@ -118,6 +128,10 @@ impl Shell {
             transactions: Vec::new(),
             kept: Vec::new(),
             forgotten: Vec::new(),
+            end_requests: Vec::new(),
+            key_lookups: Vec::new(),
+            remembered: Vec::new(),
+            memories: BTreeMap::new(),
             produced: Vec::new(),
             dropped: Vec::new(),
             dead_letters: Vec::new(),
@@ -457,6 +471,9 @@ impl Shell {
             Action::DropEffects { ownership } => {
                 self.kept.retain(|effect| effect.event.ownership != ownership);
             }
+            Action::RequestLogEnds { partitions } => self.end_requests.extend(partitions),
+            Action::LookUpKey { request, key, .. } => self.key_lookups.push((request, key.0)),
+            Action::RememberKeys { changes } => self.remember(changes),
             Action::ForgetStates { partition, number } => self.forgotten.push((partition, number.0)),
             Action::BeginTransaction { id, entries, claims, metadata } => {
                 self.transactions.push(SentTransaction::new(id, (entries, claims), metadata, self.uptime));
@@ -469,9 +486,6 @@ impl Shell {
                 self.unterminated_calls = unterminated_calls;
             }
             Action::WithdrawRead { .. }
-            | Action::RequestLogEnds { .. }
-            | Action::LookUpKey { .. }
-            | Action::RememberKeys { .. }
             | Action::AllStopped
             | Action::EndReached
             | Action::CallStuck { .. } => {}

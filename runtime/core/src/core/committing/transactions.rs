@@ -359,9 +359,16 @@ impl Core {
             let held = state.phase == Phase::Active && (exceeds || all);
             transactions.any_held |= held;
             let hold = held.then(|| state.ledger.committable() - i64::from(state.commit.excluded));
-            if hold != state.hold {
-                state.hold = hold;
-                self.lanes.set_barrier(index, state.barrier());
+            // What the first unsettled event waits for may lie beyond the barrier.
+            let gates = self.lanes.gates.as_deref().filter(|_| held && !state.commit.excluded);
+            let exempt = gates.and_then(|gates| gates.lane_of_parked(index, state.ledger.committable()));
+            let changed = hold != state.hold;
+            state.hold = hold;
+            if held || changed {
+                let barrier = state.barrier();
+                self.lanes.set_barrier(index, barrier, exempt);
+            }
+            if changed {
                 self.reads.to_decide.push(index);
             }
         }
