@@ -119,6 +119,7 @@ impl World {
             | Notice::ReadingResumed { .. }
             | Notice::GapClosed(_)
             | Notice::StaleRedrive { .. }
+            | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }

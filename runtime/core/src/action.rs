@@ -433,6 +433,8 @@ pub enum Notice {
     },
     /// An event waited too long for the values before it.
     GapClosed(ClosedGap),
+    /// Under `--until-end`: events still wait at the end, for order values that are not in the log.
+    EarlyAtEnd(EarlyEvents),
     /// A redriven event is not called, because its order value is not above the mark.
     StaleRedrive {
         /// The partition.
@@ -466,6 +468,21 @@ pub struct ClosedGap {
     pub passed: bool,
     /// Why it is closed.
     pub cause: GapCause,
+}
+
+/// Events of a partition that wait at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlyEvents {
+    /// The partition.
+    pub partition: Partition,
+    /// Their number.
+    pub events: u64,
+    /// The number of their gate keys.
+    pub keys: usize,
+    /// The order value and the offset of the event that has waited longest.
+    pub early: (i64, i64),
+    /// The order value that its key expects; `None`: the key has no mark.
+    pub expected: Option<i64>,
 }
 
 /// Why a gap is not waited for any longer.

@@ -176,6 +176,7 @@ impl Counters {
             Notice::GapClosed(gap) if gap.passed => self.gaps_passed += 1,
             Notice::GapClosed(_) => self.gaps_dead_lettered += 1,
             Notice::StaleRedrive { .. }
+            | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. } => {}

@@ -5,11 +5,11 @@ mod shell;
 use std::time::Duration;
 
 use keylane_core::{
-    Change, Consecutive, First, GateRule, Input, KeyMemory, LaneEnd, Late, Newest, OnGap, Reason, Verdict,
-    Window,
+    Change, Consecutive, EarlyEvents, First, GateRule, Input, KeyMemory, LaneEnd, Late, Newest, Notice,
+    OnGap, Reason, Verdict, Window,
 };
 use shell::gated::{Gated, event, gated};
-use shell::{P0, Shell};
+use shell::{P0, REQUEST, Shell};
 
 const NEWEST: Newest = Newest { equal_runs: false, tolerance: 0, latest_first: false };
 
@@ -170,6 +170,23 @@ fn a_window_orders_what_it_holds() {
     assert_eq!(shell.run_all(), [3]);
     shell.fetch_gated(P0, &[event(4, 1, 7)]);
     assert_eq!(shell.run_all(), [4], "late ones run at once");
+}
+
+#[test]
+fn early_events_at_the_end_are_reported() {
+    let mut shell = Shell::new(gated(GateRule::Consecutive(CONSECUTIVE)));
+    shell.give(Input::CapacityAdded { calls: 1 });
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.start_at(P0, 0, b"");
+    shell.give(Input::EndKnown { partition: P0, offset: 3 });
+    shell.clear_records();
+    shell.fetch_gated(P0, &[event(0, 1, 1), event(1, 1, 3), event(2, 2, 9)]);
+    assert_eq!(shell.run_all(), [0]);
+    assert!(!shell.names.contains(&"EndReached".to_owned()));
+    shell.store_until(P0, 1);
+    let early = EarlyEvents { partition: P0, events: 2, keys: 2, early: (3, 1), expected: Some(2) };
+    assert!(shell.notices.contains(&Notice::EarlyAtEnd(early)), "{:?}", shell.notices);
+    assert!(shell.names.contains(&"EndReached".to_owned()), "{:?}", shell.names);
 }
 
 #[test]

@@ -284,6 +284,17 @@ impl Core {
         gate.and_then(|(index, gates)| gates.partition_now(index)).map_or(0, |gate| gate.parked)
     }
 
+    /// Returns the number of keys of a partition with early events, the order value and the offset of the one that waits
+    /// longest, and the value that its key expects; `None`: the key has no mark.
+    pub(super) fn early_keys(&self, index: u32) -> Option<(usize, (i64, i64), Option<i64>)> {
+        let gates = self.lanes.gates.as_deref()?;
+        let first = gates.parked.first_waiting(index)?;
+        let (offset, node) = gates.parked.oldest(first)?;
+        let value = gates.keys.order(self.lanes.parked_event(node).order).value?;
+        let expected = gates.keys.key(first).memory.mark.map(|mark| mark.saturating_add(1));
+        Some((gates.parked.waiting(index).count(), (value, offset), expected))
+    }
+
     /// Returns what a partition is blocked on whose first unsettled event is parked.
     pub(super) fn blocked_by_gate(&self, index: u32) -> Option<BlockedOn> {
         let gates = self.lanes.gates.as_deref()?;

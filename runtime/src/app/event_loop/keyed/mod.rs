@@ -290,6 +290,7 @@ impl Keyed {
             | Notice::ReadingResumed { .. }
             | Notice::GapClosed(_)
             | Notice::StaleRedrive { .. }
+            | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }

@@ -84,7 +84,7 @@ impl HandlerLog {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::info!(handler, topic, partition, "reading resumed");
             }
-            Notice::GapClosed(_) | Notice::StaleRedrive { .. } => {}
+            Notice::GapClosed(_) | Notice::StaleRedrive { .. } | Notice::EarlyAtEnd(_) => {}
             Notice::MetadataLimitLowered { limit } => {
                 tracing::warn!(
                     handler,

@@ -259,6 +259,7 @@ impl Transacting {
             | Notice::ReadingResumed { .. }
             | Notice::GapClosed(_)
             | Notice::StaleRedrive { .. }
+            | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. } => {}
         }
     }
