@@ -248,11 +248,11 @@ impl Core {
         for node in nodes {
             let event = self.lanes.take_parked(node);
             let Some(gates) = self.gates() else { return };
+            gates.keys.set_role(event.order, Role::BreaksKey);
             if gates.keys.order(event.order).filtered {
                 let outcome = GateOutcome::Filtered;
                 self.lanes.decide(lane, event, WithoutCall { outcome, moves_mark: false });
             } else {
-                gates.keys.set_role(event.order, Role::BreaksKey);
                 let index = gates.keys.key(key).partition;
                 gates.decided.rejected.push((index, event, Reason::Gap));
             }

@@ -28,6 +28,9 @@ impl Gates {
         let keep_ids = self.duplicates.map_or(0, |duplicates| duplicates.keep as usize);
         let mut changes = [None; 3];
         match (how, role) {
+            (SettledAs::Failed | SettledAs::WithoutCall(_), Role::BreaksKey) => {
+                changes[0] = Some(Change::Broken(true));
+            }
             (SettledAs::WithoutCall(WithoutCall { moves_mark, .. }), _) => {
                 changes[0] = value.filter(|_| moves_mark).map(Change::Mark);
             }
@@ -37,7 +40,6 @@ impl Gates {
                 }
             }
             (SettledAs::Done, Role::FillsHole) => changes[0] = value.map(Change::Filled),
-            (SettledAs::Failed, Role::BreaksKey) => changes[0] = Some(Change::Broken(true)),
             (SettledAs::Done | SettledAs::Failed, Role::EndsKey) => changes[0] = Some(Change::Ended),
             (SettledAs::Done, Role::Beside | Role::BreaksKey)
             | (SettledAs::Failed, Role::Beside | Role::FillsHole) => {}

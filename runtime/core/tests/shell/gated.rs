@@ -53,7 +53,7 @@ impl Shell {
 
     pub(super) fn remember(&mut self, changes: &[MemoryChange]) {
         for change in changes {
-            self.memories.entry(change.key.0).or_default().apply(change.change, 16);
+            self.memories.entry(change.key.0).or_default().apply(change.change, self.keep_ids);
         }
         self.remembered.extend(changes);
     }

@@ -93,6 +93,8 @@ pub(crate) struct Shell {
     pub(crate) remembered: Vec<MemoryChange>,
     /// What is remembered, by gate key.
     pub(crate) memories: BTreeMap<u64, KeyMemory>,
+    /// The number of ids that are remembered for each key.
+    pub(crate) keep_ids: usize,
     pub produced: Vec<(CallId, Vec<u32>)>,
     pub dropped: Vec<(CallId, Range<u32>)>,
     pub(crate) dead_letters: Vec<FailedEvent>,
@@ -132,6 +134,7 @@ impl Shell {
             key_lookups: Vec::new(),
             remembered: Vec::new(),
             memories: BTreeMap::new(),
+            keep_ids: 0,
             produced: Vec::new(),
             dropped: Vec::new(),
             dead_letters: Vec::new(),
