@@ -6,6 +6,7 @@
 //! - [`record_key`]: the key of a record, made of a lane key.
 //! - [`KeyBytes`]: its bytes, as tables have them.
 //! - [`StateRecord`]: the value of a record, the state of one key.
+//! - [`MarkRecord`]: the value of another record, what a gate remembers of one key.
 //! - [`Binding`]: the record that binds the states of a partition to the committed offset, and [`compare`], which
 //!   decides whether a partition may start with them.
 //! - [`KeyStates`]: the states as the handler sees them, with those that no transaction has committed yet.
@@ -21,6 +22,7 @@ pub mod record_key;
 mod binding;
 mod key_bytes;
 mod key_states;
+mod mark_record;
 mod mismatch;
 mod record_error;
 mod state_record;
@@ -29,6 +31,7 @@ mod store;
 pub use binding::{Binding, BindingIdentity, RESET_OFFSET};
 pub use key_bytes::KeyBytes;
 pub use key_states::{KeyStates, StateValue};
+pub use mark_record::MarkRecord;
 pub use mismatch::{Mismatch, compare};
 pub use record_error::RecordError;
 pub use record_key::BINDING_KEY;

@@ -4,7 +4,11 @@
 //! key       := type:u8 bytes
 //! composite := 0x08 part*
 //! part      := type:u8 length:u32be bytes
+//! mark      := 0x09 length:u32be lane_key gate_key?
 //! ```
+//!
+//! A lane key, and a gate key other than it, is one of the keys above the last line. The mark record of a gate key is beside
+//! the state record of its lane key.
 //!
 //! The type distinguishes keys with the same bytes: the number `1` and the text `"1"` have two states.
 
@@ -23,6 +27,7 @@ const PARTITION: u8 = 6;
 /// Reserved for the ids of events.
 const IDS: u8 = 7;
 const COMPOSITE: u8 = 8;
+const MARK: u8 = 9;
 
 /// A lane key, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,27 @@ pub fn push_part(part: KeyPart<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
+/// Appends the key of a mark record. `lane_key`, `gate_key`: as [`push_key`] appends them; `gate_key` is `None` if it is the
+/// lane key.
+///
+/// # Panics
+/// If the lane key has 4 GiB or more. Brokers accept no such records.
+pub fn push_mark(lane_key: &[u8], gate_key: Option<&[u8]>, out: &mut Vec<u8>) {
+    let length = u32::try_from(lane_key.len()).expect("a key of a Kafka record is smaller than 2 GiB");
+    out.push(MARK);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(lane_key);
+    out.extend_from_slice(gate_key.unwrap_or_default());
+}
+
+/// Returns the lane key and the gate key of the key of a mark record, both as [`push_key`] appends them; `None`: it is
+/// another key.
+pub fn split_mark(key: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let (length, rest) = key.strip_prefix(&[MARK])?.split_first_chunk::<4>()?;
+    let (lane_key, gate_key) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    Some((lane_key, Some(gate_key).filter(|key| !key.is_empty())))
+}
+
 /// A lane key, as decoded from a record key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodedKey<'a> {
@@ -120,10 +146,21 @@ pub fn display(key: &[u8]) -> String {
     let mut text = String::new();
     match key.split_first() {
         None => text.push_str("(empty)"),
+        Some((&MARK, _)) => display_mark(key, &mut text),
         Some((&COMPOSITE, parts)) => display_parts(parts, &mut text),
         Some((&kind, bytes)) => display_part(kind, bytes, &mut text),
     }
     text
+}
+
+fn display_mark(key: &[u8], text: &mut String) {
+    let Some((lane_key, gate_key)) = split_mark(key) else { return hex(key, text) };
+    text.push_str("mark of ");
+    text.push_str(&display(lane_key));
+    if let Some(gate_key) = gate_key {
+        text.push_str(", ");
+        text.push_str(&display(gate_key));
+    }
 }
 
 fn display_parts(mut rest: &[u8], text: &mut String) {
@@ -213,6 +250,9 @@ mod tests {
         check(&key(KeyPart::Partition), "(partition)");
         check(&BINDING_KEY, "(binding)");
         check(&[7, 1], "(ids)");
+        check(b"\x09\0\0\0\x02\x01a", "mark of \"a\"");
+        check(b"\x09\0\0\0\x02\x01a\x031", "mark of \"a\", 1");
+        check(b"\x09\0", "0x0900");
         check(&[], "(empty)");
         check(&[99, 1, 2], "0x0102");
     }
@@ -243,6 +283,23 @@ mod tests {
         let whole = composite(&parts);
         assert_eq!(display(&whole), "\"ada\" / 1 / 0xff");
         assert_eq!(display(&whole[..whole.len() - 1]), "\"ada\" / 1 / 0x0100000001");
+    }
+
+    #[test]
+    fn mark_keys_are_split() {
+        let mark = |lane_key: &[u8], gate_key: Option<&[u8]>| {
+            let mut key = Vec::new();
+            push_mark(lane_key, gate_key, &mut key);
+            key
+        };
+        assert_eq!(mark(b"\x01ada", None), b"\x09\0\0\0\x04\x01ada");
+        assert_eq!(split_mark(&mark(b"\x01ada", None)), Some((&b"\x01ada"[..], None)));
+        let both = mark(b"\x01ada", Some(b"\x037"));
+        assert_eq!(split_mark(&both), Some((&b"\x01ada"[..], Some(&b"\x037"[..]))));
+        assert_eq!(
+            (split_mark(b"\x01ada"), split_mark(b"\x09\0\0\0\x04\x01"), decode(&both)),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -64,6 +64,14 @@ impl KeyStates {
         self.push(number, key, value);
     }
 
+    /// As [`KeyStates::changed`], for an event that changes several states, or one of them several times.
+    ///
+    /// # Panics
+    /// If the number is below those before it.
+    pub fn changed_again(&mut self, number: u64, key: &KeyBytes, value: StateValue) {
+        self.push(number, key, value);
+    }
+
     fn push(&mut self, number: u64, key: &KeyBytes, value: StateValue) {
         let before = self.recent.set(key, value.clone(), self.changes.next_id());
         self.changes.push(number, (key.clone(), value), before);
