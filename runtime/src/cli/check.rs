@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use keylane_core::OnExhausted;
+use keylane_core::{GateRule, OnExhausted};
 
 use super::{CommandFailure, Completion, stdout};
 use crate::app;
@@ -137,6 +137,7 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
         (config::Ordering::Unordered, _) => "none".to_owned(),
     };
     line(text, "  order", &order);
+    describe_gate(text, handler);
     if !handler.filter.is_empty() {
         let rule =
             |rule: &config::FilterRule| format!("{} {}", if rule.keep { "keep" } else { "drop" }, rule.name);
@@ -160,13 +161,42 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     }
 }
 
+/// Describes the gate, the detection of duplicates, and their memory.
+fn describe_gate(text: &mut String, handler: &HandlerConfig) {
+    let order = &handler.order;
+    if let Some(gate) = &order.gate {
+        let key = gate.key.as_ref().map_or(String::new(), |key| format!(" for each `{key}`"));
+        let rule = match gate.rule.rule {
+            GateRule::Consecutive(_) => "consecutive",
+            GateRule::Newest(_) => "newest",
+            GateRule::Window(_) => "window",
+        };
+        let by = match &gate.by {
+            config::OrderBy::Timestamp => "timestamp".to_owned(),
+            config::OrderBy::Field(field, _) => field.to_string(),
+        };
+        line(text, "  gate", &format!("{rule} by `{by}`{key}"));
+    }
+    if let Some(duplicates) = &order.duplicates {
+        line(
+            text,
+            "  duplicates",
+            &format!("by `{}`, the last {} of a key", duplicates.id, duplicates.limits.keep),
+        );
+    }
+    if order.is_used() {
+        let memory = HumanSize(order.marks_memory);
+        line(text, "  marks", &format!("up to {memory}, in addition to `memory_budget`"));
+    }
+}
+
 /// Describes what happens to a failed event.
 fn failures(handler: &HandlerConfig) -> String {
     let attempts = handler.retry.max_attempts;
-    let outcome = match (&handler.dead_letters, handler.retry.on_exhausted) {
-        (Some(dead_letters), _) => dead_letters.topics.join(", "),
-        (None, OnExhausted::Skip) => "skipped".to_owned(),
-        (None, OnExhausted::Stop | OnExhausted::DeadLetter) => "the handler stops".to_owned(),
+    let outcome = match (handler.retry.on_exhausted, &handler.dead_letters) {
+        (OnExhausted::DeadLetter, Some(dead_letters)) => dead_letters.topics.join(", "),
+        (OnExhausted::Skip, _) => "skipped".to_owned(),
+        (OnExhausted::Stop | OnExhausted::DeadLetter, _) => "the handler stops".to_owned(),
     };
     match attempts {
         keylane_core::UNLIMITED_ATTEMPTS => format!("unlimited attempts; rejected events: {outcome}"),

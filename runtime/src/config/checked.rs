@@ -8,11 +8,14 @@ use std::time::Duration;
 use keylane_core::{OutOfRange, TransactionLimits};
 
 use super::admin_token::AdminToken;
+pub use super::checked_gate::{DuplicatesConfig, GateConfig, OrderBy, OrderConfig};
 use super::client_properties::ClientProperties;
+pub use super::event_field::EventField;
 pub use super::granted_host::GrantedHost;
 pub use super::lane_key::LaneKey;
 use super::start_policy::StartPolicy;
 pub use super::written::Assignor;
+pub use super::written_gate::OrderFormat;
 pub use super::written_handler::{NoKey, Ordering, OutputTime};
 pub use super::written_transactions::OnRefusedOutput;
 
@@ -185,11 +188,13 @@ pub struct HandlerConfig {
     pub out_of_range: OutOfRange,
     /// Order and concurrency.
     pub lanes: LanesConfig,
+    /// The gate, and the detection of duplicates.
+    pub order: OrderConfig,
     /// Rules for the events that the handler receives; empty: all events.
     pub filter: Vec<FilterRule>,
     /// Retries of failed events.
     pub retry: keylane_core::RetryPolicy,
-    /// Dead-letter settings; `None`: no dead letters are published.
+    /// Dead-letter settings; `None`: no dead letters are published. Never `None` if the retry policy or the gate publishes some.
     pub dead_letters: Option<DeadLettersConfig>,
     /// When offsets are committed.
     pub commit: CommitConfig,
@@ -412,6 +417,8 @@ impl HandlerConfig {
             revoke_timeout: self.revoke_timeout,
             out_of_range: self.out_of_range,
             retry: self.retry.clone(),
+            gate: self.order.gate.as_ref().map(|gate| gate.rule),
+            duplicates: self.order.duplicates.as_ref().map(|duplicates| duplicates.limits),
             cancels_partly_revoked_calls: self.uses_http(),
             ..defaults
         }

@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::event_field::{EventField, is_pointer};
+
 /// What decides the lane of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LaneKey {
@@ -99,23 +101,13 @@ fn parse(text: &str) -> Option<LaneKey> {
     if text == "key" {
         return Some(LaneKey::Key);
     }
-    if let Some(name) = text.strip_prefix("header:") {
-        return (!name.is_empty() && name.trim() == name).then(|| LaneKey::Header(name.to_owned()));
-    }
     if let Some(pointer) = text.strip_prefix("registry-json:") {
         return is_pointer(pointer).then(|| LaneKey::RegistryJson(pointer.to_owned()));
     }
-    let pointer = text.strip_prefix("json:")?;
-    is_pointer(pointer).then(|| LaneKey::Json(pointer.to_owned()))
-}
-
-fn is_pointer(text: &str) -> bool {
-    (text.is_empty() || text.starts_with('/')) && is_escaped(text)
-}
-
-/// Returns whether `~` occurs only in `~0` (for itself) and `~1` (for a slash), as RFC 6901 requires.
-fn is_escaped(pointer: &str) -> bool {
-    pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
+    EventField::parse(text).map(|field| match field {
+        EventField::Header(name) => LaneKey::Header(name),
+        EventField::Json(pointer) => LaneKey::Json(pointer),
+    })
 }
 
 impl JsonSchema for LaneKey {

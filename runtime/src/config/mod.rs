@@ -14,13 +14,16 @@ mod admin_endpoint;
 mod admin_token;
 mod attempts;
 mod checked;
+mod checked_gate;
 mod client_properties;
 mod deserializer_messages;
 mod document;
 mod duration;
 mod error;
+mod event_field;
 mod fetch;
 mod forget_after;
+mod gate_values;
 mod granted_host;
 mod interpolate;
 mod known_properties;
@@ -35,6 +38,7 @@ mod start_policy;
 mod unsupported;
 mod written;
 mod written_filter;
+mod written_gate;
 mod written_handler;
 mod written_retry;
 mod written_state;
@@ -49,9 +53,9 @@ use std::path::{Path, PathBuf};
 pub use admin_endpoint::{AdminEndpoint, load_admin};
 pub use admin_token::AdminToken;
 pub use checked::{
-    AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, FeedConfig, FeedSource, FilterRule,
-    GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, LanesConfig, NoKey,
-    OnRefusedOutput, Ordering, OutputConfig, OutputTime, RuntimeConfig, StateConfig,
+    AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, EventField, FeedConfig, FeedSource,
+    FilterRule, GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, LanesConfig,
+    NoKey, OnRefusedOutput, OrderBy, Ordering, OutputConfig, OutputTime, RuntimeConfig, StateConfig,
 };
 pub use client_properties::ClientProperties;
 pub use error::Error;

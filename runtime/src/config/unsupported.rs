@@ -18,11 +18,10 @@ const LATER: &str = "is not supported in this version of Keylane";
 const MOVED: &str = "belongs in another table";
 const REMOVE: &str = "remove it";
 
-const ALL: [RefusedSetting; 9] = [
+const ALL: [RefusedSetting; 8] = [
     moved(&["metrics"], "metrics are served by the admin server: see `[admin]`"),
     moved(&["dead_letters"], "set it for each handler: `[handlers.NAME.dead_letters]`"),
-    always(&["handlers", "*", "gate"], REMOVE),
-    always(&["handlers", "*", "gates"], REMOVE),
+    always(&["handlers", "*", "gates"], "a handler has at most one gate: use `gate`"),
     moved(&["handlers", "*", "env"], "use `grants.env`"),
     moved(&["handlers", "*", "http"], "use `grants.http`"),
     always(&["handlers", "*", "pipeline"], REMOVE),

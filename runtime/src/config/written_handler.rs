@@ -13,6 +13,7 @@ use super::scalar::{optional_scalar, scalar};
 use super::size::HumanSize;
 use super::start_policy::StartPolicy;
 use super::written_filter::Rule;
+use super::written_gate::{Duplicates, Gate};
 use super::written_retry::{DeadLetters, Retry};
 use super::written_state::{Keys, State};
 use super::written_transactions::{Delivery, Transactions};
@@ -65,6 +66,11 @@ pub(super) struct Handler {
     pub(super) state: Option<State>,
     /// Where keyed state is stored.
     pub(super) keys: Option<Keys>,
+    /// Whether events run, wait or are left out by a version, a sequence number or a time. Without a gate they run in the order
+    /// of their offsets.
+    pub(super) gate: Option<Gate>,
+    /// The detection of events that a producer has sent twice.
+    pub(super) duplicates: Option<Duplicates>,
     /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
     /// first record.
     #[serde(default)]
@@ -147,8 +153,8 @@ pub(super) struct Lanes {
     pub(super) ordering: Ordering,
     /// What decides the lane of an event.
     pub(super) lane_key: LaneKey,
-    /// What happens to events without a lane key.
-    pub(super) no_key: NoKey,
+    /// What happens to events without a lane key. By default `spread`, and `reject` with `gate` or `duplicates`.
+    pub(super) no_key: Option<NoKey>,
     /// Maximum number of concurrent guest calls.
     #[schemars(range(min = *ranges::MAX_CONCURRENCY.start(), max = *ranges::MAX_CONCURRENCY.end()))]
     #[serde(deserialize_with = "scalar")]
@@ -168,7 +174,7 @@ impl Default for Lanes {
         Lanes {
             ordering: Ordering::default(),
             lane_key: LaneKey::default(),
-            no_key: NoKey::default(),
+            no_key: None,
             max_concurrency: 256,
             max_queued: keylane_core::Config::default().max_queued.into(),
             max_window: 64_000_000,

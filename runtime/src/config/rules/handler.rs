@@ -11,7 +11,7 @@ use super::super::checked::{
 use super::super::problem::Problems;
 use super::super::start_policy::StartPolicy;
 use super::super::written_handler as written;
-use super::{cluster, filter, grants, names, ranges, retry, state, transactions};
+use super::{cluster, filter, gate, grants, names, ranges, retry, state, transactions};
 
 /// Maximum number of topics of a handler: far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
@@ -67,7 +67,8 @@ pub(super) fn handler(
             written::OutOfRange::Earliest => OutOfRange::Earliest,
             written::OutOfRange::Latest => OutOfRange::Latest,
         },
-        lanes: lanes(name, &handler.lanes, problems),
+        lanes: lanes(name, handler, problems),
+        order: gate::order(name, handler, problems),
         filter: filter::filter(name, &handler.filter, problems),
         retry: retry::retry(name, &handler.retry, problems),
         dead_letters: retry::dead_letters(name, handler, problems),
@@ -104,8 +105,9 @@ fn topics(handler: &str, topics: &[String], problems: &mut Problems<'_, '_>) {
     }
 }
 
-fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>) -> LanesConfig {
-    let at = |field| ["handlers", handler, "lanes", field];
+fn lanes(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '_>) -> LanesConfig {
+    let at = |field| ["handlers", name, "lanes", field];
+    let lanes = &handler.lanes;
     if lanes.lane_key != LaneKey::Key && lanes.ordering != Ordering::Key {
         problems
             .add(&at("lane_key"), "`lane_key` needs `ordering = \"key\"`")
@@ -114,7 +116,7 @@ fn lanes(handler: &str, lanes: &written::Lanes, problems: &mut Problems<'_, '_>)
     LanesConfig {
         ordering: lanes.ordering,
         lane_key: lanes.lane_key.clone(),
-        no_key: lanes.no_key,
+        no_key: gate::no_key(handler),
         max_concurrency: ranges::whole(
             problems,
             &at("max_concurrency"),

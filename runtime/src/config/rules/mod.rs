@@ -4,6 +4,7 @@ mod admin;
 mod cluster;
 mod credentials;
 mod filter;
+mod gate;
 mod grants;
 mod handler;
 mod names;

@@ -40,6 +40,24 @@ pub(in crate::config) const STATE_CACHE: RangeInclusive<u64> = 1 << 20..=1 << 40
 pub(in crate::config) const STATE_KEEP: Millis = 0..=30 * 86_400_000;
 /// From the shortest interval between two searches for old states.
 pub(in crate::config) const STATE_FORGET: Millis = 1_000..=3650 * 86_400_000;
+
+/// The first value of a key, far from the ends of the type: values are compared by their distance, too.
+pub(in crate::config) const FIRST: RangeInclusive<i64> = i64::MIN / 2..=i64::MAX / 2;
+pub(in crate::config) const FIRST_WAIT: Millis = 0..=86_400_000;
+pub(in crate::config) const GAP_TIMEOUT: Millis = 10..=86_400_000;
+pub(in crate::config) const MAX_EARLY: RangeInclusive<u32> = 1..=1_000_000;
+pub(in crate::config) const AHEAD_OF_MARK: RangeInclusive<u64> = 1..=i64::MAX as u64;
+pub(in crate::config) const AHEAD_OF_CLOCK: Millis = 0..=3650 * 86_400_000;
+pub(in crate::config) const SKEW_TOLERANCE: Millis = 0..=86_400_000;
+/// Every event waits that long.
+pub(in crate::config) const WINDOW: Millis = 1..=3_600_000;
+pub(in crate::config) const MAX_WAITING: RangeInclusive<u32> = 1..=1_000_000;
+pub(in crate::config) const MAX_WAITING_BYTES: RangeInclusive<u64> = 1 << 16..=1 << 40;
+/// From a few hundred keys.
+pub(in crate::config) const MARKS_MEMORY: RangeInclusive<u64> = 1 << 16..=1 << 40;
+pub(in crate::config) const DUPLICATES_KEEP: RangeInclusive<u32> = 1..=1_000;
+pub(in crate::config) const DUPLICATES_WINDOW: Millis = 1_000..=30 * 86_400_000;
+
 /// A rebalance waits for revokes, too.
 pub(in crate::config) const REVOKE_TIMEOUT: Millis = 0..=120_000;
 

@@ -7,7 +7,7 @@ use super::super::checked::DeadLettersConfig;
 use super::super::problem::Problems;
 use super::super::written_handler::Handler;
 use super::super::written_retry::{self as written, DeadLetterHeaders, OnExhausted, Scope};
-use super::{names, ranges};
+use super::{gate, names, ranges};
 
 /// Checks the retry policy.
 pub(super) fn retry(
@@ -69,7 +69,7 @@ pub(super) fn dead_letters(
         dead_letters.alert_after_redrives,
         ranges::ALERT_AFTER_REDRIVES,
     );
-    if handler.retry.on_exhausted != OnExhausted::Dlq {
+    if handler.retry.on_exhausted != OnExhausted::Dlq && !gate::publishes_dead_letters(handler) {
         if *dead_letters != written::DeadLetters::default() {
             let text = "`dead_letters` has no effect: `retry.on_exhausted` is not \"dlq\"";
             problems.warn(&["handlers", name, "dead_letters"], text);

@@ -9,7 +9,7 @@ use super::super::problem::Problems;
 use super::super::written_handler as written;
 use super::super::written_state::Keys;
 use super::super::written_transactions::Delivery;
-use super::{names, ranges};
+use super::{gate, names, ranges};
 
 /// Checks the keyed state of a handler. `None`: it has none.
 pub(super) fn state(
@@ -72,7 +72,7 @@ fn needs_lane_key(name: &str, handler: &written::Handler, problems: &mut Problem
                 .add(&["handlers", name, "lanes", "ordering"], "keyed state needs lanes with a key")
                 .remedy("use `ordering = \"key\"`, or \"partition\" for one state per partition");
         }
-        Ordering::Key if lanes.no_key == NoKey::Spread => {
+        Ordering::Key if gate::no_key(handler) == NoKey::Spread => {
             problems
                 .add(&["handlers", name, "state"], "events without a lane key have no state")
                 .remedy(format!(

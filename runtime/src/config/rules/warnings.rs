@@ -7,6 +7,7 @@ use super::super::duration::HumanDuration;
 use super::super::problem::Problems;
 use super::super::size::HumanSize;
 use super::super::written_handler::default_cpu_budget;
+use super::gate;
 
 /// The longest revoke timeout without a warning: a longer one delays the whole group noticeably.
 const REVOKE_TIMEOUT_LONG: Duration = Duration::from_secs(10);
@@ -17,6 +18,7 @@ pub(super) fn add(checked: &Checked, problems: &mut Problems<'_, '_>) {
         warn_consequences(handler, problems);
         warn_ineffective(handler, problems);
         warn_loops(checked, handler, problems);
+        gate::warn(handler, problems);
         if handler.timeout > checked.runtime.drain_timeout {
             problems.warn(
                 &["handlers", &handler.name, "timeout"],

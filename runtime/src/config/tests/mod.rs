@@ -3,6 +3,7 @@
 mod accepted;
 mod authentication;
 mod documents;
+mod gates;
 mod interpolation;
 mod properties;
 mod refused;
