@@ -47,11 +47,30 @@ pub(super) fn pointer(text: &str) -> Vec<String> {
     names.map(|name| name.replace("~1", "/").replace("~0", "~")).collect()
 }
 
+/// Which numbers with a fraction or an exponent are integers, if they have no fractional part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decimals {
+    /// Those up to 2^53, which may be the nearest of several integers.
+    Rounded,
+    /// Those below 2^53: no other integer is read as one of them.
+    Exact,
+}
+
 /// Returns the hash of the scalar at the pointer; `None`: the text is not JSON, or has nothing, `null` or no scalar
 /// there.
 pub(super) fn hash(json: &[u8], pointer: &[String], hash: &dyn Fn(Scalar<'_>) -> u64) -> Option<u64> {
+    find(json, pointer, Decimals::Rounded, hash)
+}
+
+/// Like [`hash`], with a choice of integers.
+pub(super) fn find(
+    json: &[u8],
+    pointer: &[String],
+    decimals: Decimals,
+    hash: &dyn Fn(Scalar<'_>) -> u64,
+) -> Option<u64> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let found = Follow { pointer, hash }.deserialize(&mut deserializer).ok()?;
+    let found = Follow { pointer, decimals, hash }.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     found
 }
@@ -60,6 +79,7 @@ pub(super) fn hash(json: &[u8], pointer: &[String], hash: &dyn Fn(Scalar<'_>) ->
 #[derive(Clone, Copy)]
 struct Follow<'p> {
     pointer: &'p [String],
+    decimals: Decimals,
     hash: &'p dyn Fn(Scalar<'_>) -> u64,
 }
 
@@ -101,7 +121,7 @@ impl<'de> Visitor<'de> for Follow<'_> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Option<u64>, E> {
-        Ok(self.scalar(number(value)))
+        Ok(self.scalar(number(value, self.decimals)))
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Option<u64>, E> {
@@ -151,9 +171,10 @@ impl<'de> Visitor<'de> for Follow<'_> {
 
 /// Converts a number with a fraction or an exponent. `1.0` equals `1`, because JSON has one number type.
 #[expect(clippy::cast_possible_truncation, reason = "the value is an integer in range")]
-fn number(value: f64) -> Scalar<'static> {
+fn number(value: f64, decimals: Decimals) -> Scalar<'static> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() <= EXACT {
+    let is_exact = value.abs() < EXACT || (value.abs() <= EXACT && decimals == Decimals::Rounded);
+    if value.fract() == 0.0 && is_exact {
         Scalar::Integer(value as i128)
     } else {
         Scalar::Float(value.to_bits())

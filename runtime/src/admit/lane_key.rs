@@ -39,7 +39,7 @@ enum KeySource {
 /// Bytes before the JSON of schema registry serializers: a zero byte, and the schema id in four bytes.
 const REGISTRY_PREFIX: usize = 5;
 /// The byte order mark of UTF-8, which some editors and platforms write at the start of a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl LaneRule {
     /// Creates a rule with a new random seed.
