@@ -2,8 +2,9 @@
 //! Admission does no I/O.
 
 pub mod arena;
+pub mod event_field;
 pub mod filter;
-pub mod lane_identity;
+pub mod key_identity;
 pub mod lane_key;
 pub mod lane_name;
 pub mod order_value;
@@ -12,8 +13,9 @@ pub mod typed_key;
 mod json_scalar;
 
 pub use arena::{Arena, ArenaRecord, Header};
+pub use event_field::FieldReader;
 pub use filter::{Filter, FilterCount};
-pub use lane_identity::LaneIdentities;
+pub use key_identity::{EnteredKey, KeyIdentities};
 pub use lane_key::LaneRule;
 pub use lane_name::{lane_key_text, lane_name};
 pub use order_value::OrderValueRule;

@@ -55,8 +55,8 @@ pub use admin_token::AdminToken;
 pub use checked::{
     AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, EventField, FeedConfig, FeedSource,
     FilterRule, GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, LanesConfig,
-    NoKey, OnRefusedOutput, OrderBy, OrderFormat, Ordering, OutputConfig, OutputTime, RuntimeConfig,
-    StateConfig,
+    NoKey, OnRefusedOutput, OrderBy, OrderConfig, OrderFormat, Ordering, OutputConfig, OutputTime,
+    RuntimeConfig, StateConfig,
 };
 pub use client_properties::ClientProperties;
 pub use error::Error;

@@ -1,4 +1,6 @@
 //! The events and results of a source.
+use std::time::Duration;
+
 use keylane_core::{CommitError, CommitId, LogEnd, Partition, ReadError, RebalanceId};
 
 use crate::librdkafka::ErrorCode;
@@ -59,6 +61,15 @@ pub enum SourceEvent {
         partition: Partition,
         /// The end.
         end: LogEnd,
+    },
+    /// The response to [`Source::request_log_ends`](super::Source), for one partition.
+    LogEndSeen {
+        /// The partition.
+        partition: Partition,
+        /// One past the last offset, open transactions included.
+        end: i64,
+        /// The uptime at which the request was sent.
+        sent_at: Duration,
     },
     /// The result of a commit for one partition.
     CommitResult {

@@ -1,5 +1,5 @@
-//! The ends of logs from which nothing arrives. The client reports neither an open transaction, which holds records back,
-//! nor a leader that hangs, so the ends of logs are requested separately.
+//! The ends of logs from which nothing arrives, and of those that gates wait for. The client reports neither an open
+//! transaction, which holds records back, nor a leader that hangs, so the ends of logs are requested separately.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,19 +13,26 @@ use crate::librdkafka::{ClientEvent, END, ErrorCode, Isolation, Requests};
 pub(super) const IDLE_MIN: Duration = Duration::from_secs(5);
 /// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Maximum number of single-partition requests in flight.
-const SINGLE_MAX: usize = 16;
+/// Maximum number of requests in flight.
+const IN_FLIGHT_MAX: usize = 16;
 
 /// The requests for the ends of logs. One request covers all idle partitions. If it fails as a whole, for example
 /// because none of them has a leader, each partition is requested alone.
 pub(super) struct LogEnds {
     requests: Requests,
-    /// The requests in flight, and their partitions.
-    in_flight: BTreeMap<usize, Vec<Partition>>,
+    in_flight: BTreeMap<usize, InFlight>,
     /// Partitions to request one by one.
     to_request_singly: VecDeque<Partition>,
     due: Duration,
 }
+
+struct InFlight {
+    partitions: Vec<Partition>,
+    sent_at: Duration,
+}
+
+/// The end of a log, as of a request that was sent at this uptime.
+pub(super) type SeenEnd = (Partition, LogEnd, Duration);
 
 impl LogEnds {
     pub(super) fn new(requests: Requests) -> LogEnds {
@@ -44,36 +51,52 @@ impl LogEnds {
         context: &ConsumerContext,
         idle: impl Iterator<Item = Partition>,
     ) {
-        while self.in_flight.len() < SINGLE_MAX
-            && let Some(partition) = self.to_request_singly.pop_front()
-        {
-            self.send(context, vec![partition]);
-        }
+        self.request_singly(now, context);
         if now >= self.due && self.in_flight.is_empty() {
             self.due = now + IDLE_MIN;
-            self.send(context, idle.collect());
+            self.send(now, context, idle.collect());
         }
     }
 
-    fn send(&mut self, context: &ConsumerContext, partitions: Vec<Partition>) {
+    /// Requests the ends of these logs now, unless too many requests have no answer.
+    pub(super) fn request_now(&mut self, now: Duration, context: &ConsumerContext, partitions: &[Partition]) {
+        self.request_singly(now, context);
+        if self.in_flight.len() < IN_FLIGHT_MAX {
+            self.send(now, context, partitions.to_vec());
+        }
+    }
+
+    /// Requests the ends of the partitions of failed requests one by one.
+    pub(super) fn request_singly(&mut self, now: Duration, context: &ConsumerContext) {
+        while self.in_flight.len() < IN_FLIGHT_MAX
+            && let Some(partition) = self.to_request_singly.pop_front()
+        {
+            self.send(now, context, vec![partition]);
+        }
+    }
+
+    fn send(&mut self, now: Duration, context: &ConsumerContext, partitions: Vec<Partition>) {
         let list = context.list(partitions.iter().map(|partition| (*partition, END)));
         if !list.is_empty() {
             let number = self.requests.log_offsets(list, Isolation::Uncommitted, TIMEOUT);
-            self.in_flight.insert(number, partitions);
+            self.in_flight.insert(number, InFlight { partitions, sent_at: now });
         }
     }
 
     /// Returns the next response, if there is one.
-    pub(super) fn next(&mut self, context: &ConsumerContext) -> Option<Vec<(Partition, LogEnd)>> {
+    pub(super) fn next(&mut self, context: &ConsumerContext) -> Option<Vec<SeenEnd>> {
         let event = self.requests.next_response()?;
-        let requested = self.in_flight.remove(&event.request()).unwrap_or_default();
-        Some(ends(&event, context).unwrap_or_else(|error| match requested.as_slice() {
+        let Some(InFlight { partitions, sent_at }) = self.in_flight.remove(&event.request()) else {
+            return Some(Vec::new());
+        };
+        let ends = ends(&event, context).unwrap_or_else(|error| match partitions.as_slice() {
             [partition] => vec![(*partition, of_error(error))],
             several => {
                 self.to_request_singly.extend(several);
                 Vec::new()
             }
-        }))
+        });
+        Some(ends.into_iter().map(|(partition, end)| (partition, end, sent_at)).collect())
     }
 }
 

@@ -8,6 +8,7 @@
 mod calling;
 mod closing;
 mod committing;
+mod gates;
 mod keyed;
 mod log;
 mod mailbox;
@@ -37,6 +38,7 @@ use super::clock::Clock;
 pub(super) use calling::Calling;
 pub(super) use closing::Closing;
 pub(super) use committing::Committing;
+pub(super) use gates::Gates;
 pub(super) use keyed::{Keyed, KeyedSettings, TopicChangelog, TopicStates};
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
@@ -172,9 +174,19 @@ impl EventLoop {
         self.carry_out(None);
     }
 
-    /// Carries out the core's actions. Never blocks. `ended`: the call whose end was fed to the core; its outputs may
-    /// be published.
+    /// Carries out the core's actions, and answers its questions about gate keys. Never blocks. `ended`: the call whose end was
+    /// fed to the core; its outputs may be published.
     fn carry_out(&mut self, ended: Option<&Call>) {
+        loop {
+            self.carry_out_actions(ended);
+            let EventLoop { core, reading, now, .. } = self;
+            let answer = reading.gates_mut().and_then(Gates::next_answer);
+            let Some((request, memory)) = answer else { return };
+            core.handle(*now, Input::KeyKnown { request, memory });
+        }
+    }
+
+    fn carry_out_actions(&mut self, ended: Option<&Call>) {
         let now = self.now;
         while let Some(action) = self.core.poll() {
             let EventLoop { log, source, reading, calling, publishing, closing, observing, .. } = self;
@@ -198,7 +210,11 @@ impl EventLoop {
                 Action::PermitRead { partition, max_events, max_bytes } => {
                     reading.permit(partition, max_events, max_bytes);
                 }
-                Action::RequestLogEnds { .. } | Action::LookUpKey { .. } | Action::RememberKeys { .. } => {}
+                Action::RequestLogEnds { partitions } => source.request_log_ends(now.uptime, partitions),
+                Action::LookUpKey { request, partition, key, .. } => {
+                    reading.gates_mut().into_iter().for_each(|gates| gates.look_up(request, partition, key));
+                }
+                Action::RememberKeys { changes } => reading.remember(changes),
                 Action::WithdrawRead { partition } => reading.withdraw_permission(partition),
                 Action::ReleaseRows { slots } => reading.release(slots),
 
@@ -221,7 +237,13 @@ impl EventLoop {
                 Action::DeadLetter(dead_letter) => self.dead_letter(&dead_letter),
 
                 // Committing
-                Action::Commit { id, entries, metadata } => source.commit(now.uptime, id, entries, metadata),
+                Action::Commit { id, entries, metadata } => {
+                    reading
+                        .gates_mut()
+                        .into_iter()
+                        .for_each(|gates| gates.commit_sent(id, entries, metadata));
+                    source.commit(now.uptime, id, entries, metadata);
+                }
 
                 // Transacting
                 Action::KeepEffects { effects } => {
@@ -275,9 +297,12 @@ impl EventLoop {
     }
 
     fn noticed(&mut self, notice: Notice) {
-        let EventLoop { log, publishing, transacting, keyed, closing, observing, now, .. } = self;
+        let EventLoop { log, publishing, transacting, keyed, closing, observing, reading, now, .. } = self;
         if let Notice::Skipped { partition, offset, call, row, reason } = notice {
             return log.skipped(*now, (partition, offset), reason, publishing.error_of(call, row, reason));
+        }
+        if let (Notice::TopicRecreated { partition, .. }, Some(gates)) = (notice, reading.gates_mut()) {
+            gates.topic_recreated(partition);
         }
         observing.noticed(notice);
         transacting.noticed(notice);

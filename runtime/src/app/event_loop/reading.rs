@@ -4,11 +4,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use keylane_core::{Admission, ArenaSlot, FetchedRow, Input, Partition, ReadError, StartAt};
+use keylane_core::{
+    Admission, ArenaSlot, EventOrder, FetchedRow, Input, MemoryChange, Partition, ReadError, StartAt,
+};
 use keylane_state::KeyBytes;
 
-use crate::admit::{Arena, Filter, FilterCount, LaneIdentities, LaneRule};
+use crate::admit::{Arena, Filter, FilterCount, KeyIdentities, LaneRule};
+use crate::librdkafka::Record;
 use crate::source::Source;
+
+use super::gates::Gates;
 
 /// The slot of filtered events, which are not kept.
 const NO_SLOT: ArenaSlot = ArenaSlot(u64::MAX);
@@ -20,8 +25,10 @@ pub(in crate::app) struct Reading {
     arena: Arena,
     filter: Filter,
     lane_rule: LaneRule,
-    /// The keys of lanes; `None`: without keyed state, lanes are only hashes.
-    identities: Option<LaneIdentities>,
+    /// The keys of lanes and gates; `None`: without keyed state and gates, lanes are only hashes.
+    identities: Option<KeyIdentities>,
+    /// `None`: the handler has neither a gate nor a detection of duplicates.
+    gates: Option<Box<Gates>>,
     /// Reused: the record key of an event.
     record_key: Vec<u8>,
     /// The core's permissions to read, in the order in which they are used.
@@ -60,6 +67,8 @@ pub(super) struct MissingLaneKey {
 #[derive(Debug)]
 pub(super) struct Read<'a> {
     rows: &'a [FetchedRow],
+    /// One per row, with gates; otherwise empty.
+    orders: &'a [EventOrder],
     /// The lowest offset that the next record can have, if the read reached the end of the partition.
     end: Option<i64>,
     error: Option<ReadError>,
@@ -77,18 +86,24 @@ impl<'a> Read<'a> {
     }
 
     pub(super) fn input(&self, partition: Partition) -> Input<'a> {
-        Input::Fetched { partition, rows: self.rows, orders: &[], end: self.end, error: self.error }
+        Input::Fetched { partition, rows: self.rows, orders: self.orders, end: self.end, error: self.error }
     }
 }
 
 impl Reading {
     /// `keyed`: whether events have a keyed state.
-    pub(in crate::app) fn new(filter: Filter, lane_rule: LaneRule, keyed: bool) -> Self {
+    pub(in crate::app) fn new(
+        filter: Filter,
+        lane_rule: LaneRule,
+        keyed: bool,
+        gates: Option<Box<Gates>>,
+    ) -> Self {
         Reading {
             arena: Arena::default(),
             filter,
             lane_rule,
-            identities: keyed.then(LaneIdentities::default),
+            identities: (keyed || gates.is_some()).then(KeyIdentities::default),
+            gates,
             record_key: Vec::new(),
             permissions: VecDeque::new(),
             rows: Vec::new(),
@@ -109,14 +124,34 @@ impl Reading {
         &self.lane_rule
     }
 
-    /// Returns the record key of the lane of an event, with keyed state.
+    /// Returns the record key of the lane of an event, with keyed state or gates.
     pub(super) fn key_of(&self, slot: ArenaSlot) -> Option<&KeyBytes> {
-        self.identities.as_ref()?.key(slot)
+        self.identities.as_ref()?.lane_key(slot)
+    }
+
+    pub(super) fn gates(&self) -> Option<&Gates> {
+        self.gates.as_deref()
+    }
+
+    pub(super) fn gates_mut(&mut self) -> Option<&mut Gates> {
+        self.gates.as_deref_mut()
+    }
+
+    /// Remembers these changes of keys.
+    pub(super) fn remember(&mut self, changes: &[MemoryChange]) {
+        if let (Some(gates), Some(identities)) = (&mut self.gates, &self.identities) {
+            gates.remember(changes, identities);
+        }
     }
 
     pub(super) fn release(&mut self, slots: &[ArenaSlot]) {
         if let Some(identities) = &mut self.identities {
-            slots.iter().for_each(|&slot| identities.leave(slot));
+            let gates = &mut self.gates;
+            slots.iter().for_each(|&slot| {
+                identities.leave(slot, |partition, number| {
+                    gates.iter_mut().for_each(|gates| gates.key_ended(partition, number));
+                });
+            });
         }
         slots.iter().for_each(|&slot| self.arena.release(slot));
     }
@@ -174,39 +209,76 @@ impl Reading {
 
     /// Reads once, within the permission. The rows are borrowed until the next read.
     pub(super) fn read(&mut self, source: &mut Source, permission: Permission, now: Duration) -> Read<'_> {
-        let Reading { arena, filter, lane_rule, identities, record_key, rows, missing, .. } = self;
-        rows.clear();
+        self.rows.clear();
+        self.gates.iter_mut().for_each(|gates| gates.begin_read());
         let Permission { partition, max_events, max_bytes } = permission;
-        let read = source.read(partition, max_events, max_bytes, &mut |record| {
-            let (key, value) = (record.key(), record.value());
-            let (timestamp, log_append_time) = record.timestamp();
-            // A filtered record is not copied.
-            let (arena_slot, bytes, admission) = if filter.keeps(key, value, || record.headers()) {
-                let (slot, bytes) = arena.store(key, value, record.headers(), log_append_time);
-                let without_lane_key = lane_rule.without_lane_key();
-                let mut admission = lane_rule.admission(key, value, || record.headers());
-                if let (Some(identities), Admission::Lane(hash)) = (&mut *identities, admission) {
-                    record_key.clear();
-                    lane_rule.record_key(&arena.get(slot), record_key);
-                    admission = Admission::Lane(identities.enter(partition, hash, record_key, slot));
-                }
-                if lane_rule.without_lane_key() != without_lane_key && missing.is_none() {
-                    let has_registry_prefix = lane_rule.overlooks_registry(value);
-                    *missing =
-                        Some(MissingLaneKey { partition, offset: record.offset(), has_registry_prefix });
-                }
-                (slot, bytes, admission)
-            } else {
-                (NO_SLOT, FILTERED_BYTES, Admission::Filtered)
-            };
-            rows.push(FetchedRow { offset: record.offset(), timestamp, bytes, arena_slot, admission });
-            bytes
-        });
-        self.records += rows.len() as u64;
-        if !rows.is_empty() {
+        let read =
+            source.read(partition, max_events, max_bytes, &mut |record| self.admit(partition, &record));
+        self.records += self.rows.len() as u64;
+        if !self.rows.is_empty() {
             self.first_read.get_or_insert(now);
         }
-        Read { rows: &self.rows, end: read.end_of_partition, error: read.error, more: read.more }
+        let orders = self.gates.as_ref().map_or(&[][..], |gates| gates.orders());
+        let (end, error) = (read.end_of_partition, read.error);
+        Read { rows: &self.rows, orders, end, error, more: read.more }
+    }
+
+    /// Adds the row of a record. Returns the bytes that it counts as.
+    fn admit(&mut self, partition: Partition, record: &Record<'_>) -> u32 {
+        let (key, value) = (record.key(), record.value());
+        let (timestamp, log_append_time) = record.timestamp();
+        let is_kept = self.filter.keeps(key, value, || record.headers());
+        // A filtered record is not copied, unless it takes its place in an order.
+        let takes_place = is_kept || self.gates.as_ref().is_some_and(|gates| gates.takes_filtered());
+        let offset = record.offset();
+        let mut row = FetchedRow {
+            offset,
+            timestamp,
+            bytes: FILTERED_BYTES,
+            arena_slot: NO_SLOT,
+            admission: Admission::Filtered,
+        };
+        if takes_place {
+            (row.arena_slot, row.bytes) = self.arena.store(key, value, record.headers(), log_append_time);
+            let without_lane_key = self.lane_rule.without_lane_key();
+            row.admission = self.lane_rule.admission(key, value, || record.headers());
+            if self.lane_rule.without_lane_key() != without_lane_key && self.missing.is_none() {
+                let has_registry_prefix = self.lane_rule.overlooks_registry(value);
+                self.missing = Some(MissingLaneKey { partition, offset, has_registry_prefix });
+            }
+        }
+        if self.identities.is_some() {
+            self.enter(partition, &mut row, is_kept);
+        }
+        self.rows.push(row);
+        row.bytes
+    }
+
+    /// Enters the keys of a row.
+    fn enter(&mut self, partition: Partition, row: &mut FetchedRow, is_kept: bool) {
+        let Reading { arena, lane_rule, identities, record_key, gates, .. } = self;
+        let (Some(identities), Admission::Lane(hash)) = (identities, row.admission) else {
+            if !is_kept && row.arena_slot != NO_SLOT {
+                arena.release(row.arena_slot);
+                (row.arena_slot, row.bytes, row.admission) = (NO_SLOT, FILTERED_BYTES, Admission::Filtered);
+            }
+            gates.iter_mut().for_each(|gates| gates.enter_without_lane());
+            return;
+        };
+        record_key.clear();
+        let record = arena.get(row.arena_slot);
+        lane_rule.record_key(&record, record_key);
+        let order = gates.as_mut().map(|gates| gates.read(&record, record_key, row.timestamp));
+        if !is_kept {
+            // Only its place is kept.
+            arena.release(row.arena_slot);
+            (row.arena_slot, row.bytes) = arena.store(None, None, std::iter::empty(), false);
+        }
+        let lane = identities.enter(partition, hash, record_key, row.arena_slot);
+        row.admission = Admission::Lane(lane.number);
+        if let (Some(gates), Some(order)) = (gates, order) {
+            gates.enter((partition, row.arena_slot), order, (lane, record_key), identities, !is_kept);
+        }
     }
 
     /// Returns the first event without a lane key since the last report. Returns `None` if such events share a lane or

@@ -61,7 +61,13 @@ impl EventLoop {
                 self.feed(Input::Fetched { partition, rows: &[], orders: &[], end: None, error: Some(why) });
             }
             SourceEvent::LogEnd { partition, end } => self.feed(Input::LogEnd { partition, end }),
+            SourceEvent::LogEndSeen { partition, end, sent_at } => {
+                self.feed(Input::LogEndSeen { partition, end, sent_at });
+            }
             SourceEvent::CommitResult { id, partition, result, code } => {
+                if let Some(gates) = self.reading.gates_mut() {
+                    gates.commit_answered(id, partition, result.is_ok());
+                }
                 let input = self.committing.answered(&mut self.log, self.now, (id, partition), result, &code);
                 self.feed(input);
             }
@@ -92,6 +98,9 @@ impl EventLoop {
     /// Feeds the start of a partition to the core.
     pub(super) fn feed_start(&mut self, found: &StartPosition) {
         let committed = found.committed.as_ref();
+        if let Some(gates) = self.reading.gates_mut() {
+            gates.starts(found.partition, committed.map(|(offset, metadata)| (*offset, metadata.as_slice())));
+        }
         let start = PartitionStart {
             committed: committed.map(|(offset, metadata)| CommittedStart { offset: *offset, metadata }),
             fallback: found.fallback,

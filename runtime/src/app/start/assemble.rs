@@ -25,7 +25,7 @@ use super::super::admin::{AdminServer, Pulse};
 use super::super::authentication::{ClientKind, RejectionSender};
 use super::super::clock::Clock;
 use super::super::event_loop::{
-    Calling, Closing, Committing, EventLoop, HandlerLog, LastReport, LoopEvent, Mailbox, Observing,
+    Calling, Closing, Committing, EventLoop, Gates, HandlerLog, LastReport, LoopEvent, Mailbox, Observing,
     Publishing, Reading, Transacting,
 };
 use super::super::{RunEnd, RunOptions};
@@ -191,7 +191,12 @@ impl Parts {
                 core: keylane_core::Core::new(core),
                 log: HandlerLog::new(handler.name.clone(), handler.topics.clone()),
                 source,
-                reading: Reading::new(Filter::new(handler.filter.clone()), rule, handler.state.is_some()),
+                reading: Reading::new(
+                    Filter::new(handler.filter.clone()),
+                    rule,
+                    handler.state.is_some(),
+                    Gates::new(&handler.order, handler.transactions.is_some()),
+                ),
                 calling,
                 publishing,
                 committing: Committing::default(),

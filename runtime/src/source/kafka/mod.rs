@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{CommitEntry, CommitId, Partition, ReadError, RebalanceId, StartAt};
+use keylane_core::{CommitEntry, CommitId, LogEnd, Partition, ReadError, RebalanceId, StartAt};
 
 use crate::config::{Assignor, FetchLimits};
 use crate::librdkafka::{
@@ -43,7 +43,10 @@ pub struct Source {
     partitions: OwnedPartitions,
     rebalances: Rebalances,
     lookups: Lookups,
+    /// Of idle partitions.
     log_ends: LogEnds,
+    /// Of partitions with events that wait in a gate.
+    gate_ends: LogEnds,
     commits: PendingCommits,
     ends: PartitionEnds,
     pending_events: VecDeque<SourceEvent>,
@@ -88,6 +91,7 @@ impl Source {
         };
         let requests = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));
         let log_ends = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));
+        let gate_ends = Requests::new(consumer.client(), Queue::new(consumer.client()).with_wake(&wake));
         let committed = CommittedOffsetsReader::new(spec.properties(), &wake);
         let commit_responses = Queue::new(consumer.client()).with_wake(&wake);
         Ok(Source {
@@ -97,6 +101,7 @@ impl Source {
             rebalances: Rebalances::default(),
             lookups: Lookups::new(parameters, requests, committed),
             log_ends: LogEnds::new(log_ends),
+            gate_ends: LogEnds::new(gate_ends),
             commits: PendingCommits::new(commit_responses, spec.commit_timeout),
             ends: PartitionEnds::new(spec.ends, feed),
             pending_events: VecDeque::new(),
@@ -125,6 +130,7 @@ impl Source {
         self.send_lookups(now);
         let idle = self.partitions.idle_since(now.saturating_sub(IDLE_MIN));
         self.log_ends.request(now, &self.context, idle);
+        self.gate_ends.request_singly(now, &self.context);
         loop {
             if let Some(event) = self.pending_events.pop_front() {
                 return Some(event);
@@ -137,8 +143,14 @@ impl Source {
             } else if let Some(result) = self.lookups.next(now) {
                 self.on_lookup_result(result);
             } else if let Some(ends) = self.log_ends.next(&self.context) {
-                let event = |(partition, end)| SourceEvent::LogEnd { partition, end };
+                let event = |(partition, end, _)| SourceEvent::LogEnd { partition, end };
                 self.pending_events.extend(ends.into_iter().map(event));
+            } else if let Some(ends) = self.gate_ends.next(&self.context) {
+                let event = |(partition, end, sent_at)| match end {
+                    LogEnd::At(end) => Some(SourceEvent::LogEndSeen { partition, end, sent_at }),
+                    LogEnd::LeaderUnavailable | LogEnd::Unknown => None,
+                };
+                self.pending_events.extend(ends.into_iter().filter_map(event));
             } else if let Some(id) = self.commits.expire(now) {
                 self.pending_events.push_back(SourceEvent::CommitTimedOut { id });
             } else {
@@ -207,6 +219,11 @@ impl Source {
     pub fn last_known_end(&self, partition: Partition) -> Option<i64> {
         let topic = self.context.topic(partition)?;
         self.context.consumer.last_known_end(topic, partition.number)
+    }
+
+    /// Requests the ends of these logs; the results are events. A request that fails has none.
+    pub fn request_log_ends(&mut self, now: Duration, partitions: &[Partition]) {
+        self.gate_ends.request_now(now, &self.context, partitions);
     }
 
     /// Looks up the start position of the partition; the result is an event. Ignored if the partition is not owned.

@@ -134,7 +134,9 @@ impl Member {
                 self.other_events.push(event);
             }
             SourceEvent::Error(error) => self.errors.push(error),
-            SourceEvent::LogEnd { .. } | SourceEvent::PartitionCount { .. } => {}
+            SourceEvent::LogEnd { .. }
+            | SourceEvent::LogEndSeen { .. }
+            | SourceEvent::PartitionCount { .. } => {}
             SourceEvent::ReadFailed { .. } | SourceEvent::CommitTimedOut { .. } => {
                 self.other_events.push(event)
             }

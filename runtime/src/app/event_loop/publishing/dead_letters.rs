@@ -363,6 +363,11 @@ fn is_incomplete(stored: &ArenaRecord<'_>) -> bool {
     stored.headers.into_iter().any(|(name, _)| OMITTED_HEADERS.contains(&name))
 }
 
+/// Returns whether a record was a dead letter before.
+pub(in crate::app::event_loop) fn was_redriven(stored: &ArenaRecord<'_>) -> bool {
+    stored.headers.into_iter().any(|(name, _)| name == REASON_HEADER)
+}
+
 /// Returns how often the event was dead-lettered before, according to its headers.
 fn redrives(stored: &ArenaRecord<'_>) -> u32 {
     let (mut dead_letters, mut counted) = (0_u32, 0);

@@ -30,7 +30,7 @@ use crate::sink::{
 use backlog::{Backlog, QueuedItem};
 use calls::{PendingCalls, RowDelivery};
 use dead_letters::{Context, DeadLetterFormat, Origin};
-pub(super) use dead_letters::{REASON_NAMES, name_of};
+pub(super) use dead_letters::{REASON_NAMES, name_of, was_redriven};
 pub(super) use effects::{CopiedEffects, EffectContext};
 use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};

@@ -1,0 +1,282 @@
+//! What is remembered of keys in the memory of the process (`memory = "session"`).
+//!
+//! A key with events is never forgotten. Of the others, those that were used least recently are forgotten first when the limit
+//! is reached.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+use keylane_core::{Change, KeyMemory, Known, Partition, RememberedId};
+use keylane_state::KeyBytes;
+use sha2::{Digest as _, Sha256};
+
+/// Longer keys are replaced by a digest.
+const KEY_MAX: usize = 256;
+/// The first byte of a digest; no key begins with it.
+const DIGEST: u8 = 0xff;
+/// Approximate bytes of a key in all tables, without what is stored elsewhere.
+const ENTRY_BYTES: usize = 256;
+/// The longest key that is stored in place.
+const SHORT_KEY_MAX: usize = 22;
+
+/// The memory of all owned partitions, and of those that may be assigned again.
+#[derive(Debug)]
+pub(super) struct SessionMemory {
+    entries: Vec<Entry>,
+    /// Indexes of unused entries.
+    free: Vec<usize>,
+    by_key: HashMap<(Partition, KeyBytes), usize, RandomState>,
+    /// The entries of keys with events, by their numbers.
+    live: HashMap<(Partition, u64), usize, RandomState>,
+    /// The entries of the other keys, by the order in which they were used.
+    idle: BTreeMap<u64, usize>,
+    last_use: u64,
+    bytes: usize,
+    limit: usize,
+    /// Number of ids that are remembered for each key.
+    keep_ids: usize,
+    /// Number of keys that were forgotten because of the limit.
+    evicted: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    partition: Partition,
+    key: KeyBytes,
+    memory: KeyMemory,
+    bytes: usize,
+    /// Its place in `idle`; `None`: it has events, or is unused.
+    idle_since: Option<u64>,
+}
+
+impl SessionMemory {
+    /// `limit`: in bytes. `keep_ids`: number of ids that are remembered for each key.
+    pub(super) fn new(limit: usize, keep_ids: usize) -> SessionMemory {
+        SessionMemory {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::default(),
+            live: HashMap::default(),
+            idle: BTreeMap::new(),
+            last_use: 0,
+            bytes: 0,
+            limit,
+            keep_ids,
+            evicted: 0,
+        }
+    }
+
+    /// The first event of a key was read: the key is not forgotten until [`SessionMemory::idle`].
+    pub(super) fn used(&mut self, partition: Partition, number: u64, key: &[u8]) {
+        let Some(&index) = self.by_key.get(&(partition, stored(key))) else { return };
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.idle_since.take().map(|since| self.idle.remove(&since));
+            self.live.insert((partition, number), index);
+        }
+    }
+
+    /// Returns what is remembered of a key with events, if that is short.
+    pub(super) fn known(&self, partition: Partition, number: u64) -> Known {
+        match self.get(partition, number) {
+            None => Known::Mark(None),
+            Some(memory) if memory.is_only_mark() => Known::Mark(memory.mark),
+            Some(_) => Known::No,
+        }
+    }
+
+    /// Returns what is remembered of a key with events.
+    pub(super) fn get(&self, partition: Partition, number: u64) -> Option<&KeyMemory> {
+        let index = self.live.get(&(partition, number))?;
+        self.entries.get(*index).map(|entry| &entry.memory)
+    }
+
+    /// Changes what is remembered of a key with events. `key`: its bytes.
+    pub(super) fn change(&mut self, partition: Partition, number: u64, key: &[u8], change: Change) {
+        let index = self.live.get(&(partition, number)).copied();
+        let index = index.unwrap_or_else(|| self.add(partition, number, key));
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        // What is forgotten here, the core has counted.
+        let _forgotten = entry.memory.apply(change, self.keep_ids);
+        let bytes = size(entry);
+        self.bytes = self.bytes - std::mem::replace(&mut entry.bytes, bytes) + bytes;
+    }
+
+    fn add(&mut self, partition: Partition, number: u64, key: &[u8]) -> usize {
+        let key = stored(key);
+        let entry =
+            Entry { partition, key: key.clone(), memory: KeyMemory::default(), bytes: 0, idle_since: None };
+        let unused = self.free.pop().and_then(|index| Some((index, self.entries.get_mut(index)?)));
+        let index = if let Some((index, unused)) = unused {
+            *unused = entry;
+            index
+        } else {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        };
+        self.by_key.insert((partition, key), index);
+        self.live.insert((partition, number), index);
+        index
+    }
+
+    /// The last event of a key has settled.
+    pub(super) fn idle(&mut self, partition: Partition, number: u64) {
+        let Some(index) = self.live.remove(&(partition, number)) else { return };
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        if entry.memory == KeyMemory::default() {
+            return self.remove(index); // its key has ended
+        }
+        self.last_use += 1;
+        entry.idle_since = Some(self.last_use);
+        self.idle.insert(self.last_use, index);
+        while self.bytes > self.limit
+            && let Some((_, index)) = self.idle.pop_first()
+        {
+            self.remove(index);
+            self.evicted += 1;
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        let key = std::mem::replace(&mut entry.key, [].as_slice().into());
+        entry.memory = KeyMemory::default();
+        self.bytes -= std::mem::take(&mut entry.bytes);
+        entry.idle_since.take().map(|since| self.idle.remove(&since));
+        self.by_key.remove(&(entry.partition, key));
+        self.free.push(index);
+    }
+
+    /// Forgets all keys of a partition.
+    pub(super) fn forget(&mut self, partition: Partition) {
+        self.live.retain(|(of, _), _| *of != partition);
+        let of_partition = self.by_key.iter().filter(|((of, _), _)| *of == partition);
+        let indexes: Vec<usize> = of_partition.map(|(_, index)| *index).collect();
+        indexes.into_iter().for_each(|index| self.remove(index));
+    }
+
+    /// Returns the number of keys, the bytes that they count as, and how many were forgotten because of the limit.
+    pub(super) fn usage(&self) -> (usize, usize, u64) {
+        (self.by_key.len(), self.bytes, self.evicted)
+    }
+}
+
+/// Returns the bytes that a key is stored as.
+fn stored(key: &[u8]) -> KeyBytes {
+    if key.len() <= KEY_MAX {
+        return key.into();
+    }
+    let mut digest = vec![DIGEST];
+    digest.extend_from_slice(&Sha256::digest(key));
+    digest.as_slice().into()
+}
+
+/// Returns the bytes that an entry counts as.
+fn size(entry: &Entry) -> usize {
+    let KeyMemory { holes, delivered, ids, .. } = &entry.memory;
+    // Both tables share the bytes of a long key.
+    let key = if entry.key.len() > SHORT_KEY_MAX { entry.key.len() } else { 0 };
+    ENTRY_BYTES
+        + key
+        + holes.capacity() * size_of::<(i64, i64)>()
+        + delivered.capacity() * size_of::<i64>()
+        + ids.capacity() * size_of::<RememberedId>()
+}
+
+#[cfg(test)]
+mod tests {
+    use keylane_core::EventId;
+
+    use super::*;
+
+    const P0: Partition = Partition { topic: 0, number: 0 };
+    const P1: Partition = Partition { topic: 0, number: 1 };
+
+    /// An event of a key passes with this mark.
+    fn pass(memory: &mut SessionMemory, partition: Partition, key: &[u8], mark: i64) {
+        memory.used(partition, 1, key);
+        memory.change(partition, 1, key, Change::Mark(mark));
+        memory.idle(partition, 1);
+    }
+
+    fn mark(memory: &mut SessionMemory, partition: Partition, key: &[u8]) -> Known {
+        memory.used(partition, 1, key);
+        let known = memory.known(partition, 1);
+        memory.idle(partition, 1);
+        known
+    }
+
+    #[test]
+    fn marks_are_those_of_partition_and_key() {
+        let mut memory = SessionMemory::new(1 << 20, 0);
+        pass(&mut memory, P0, b"a", 5);
+        pass(&mut memory, P1, b"a", 6);
+        assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(5)));
+        assert_eq!(mark(&mut memory, P1, b"a"), Known::Mark(Some(6)));
+        assert_eq!(mark(&mut memory, P0, b"b"), Known::Mark(None));
+        memory.forget(P0);
+        assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(None));
+        assert_eq!(memory.usage(), (1, ENTRY_BYTES, 0));
+    }
+
+    #[test]
+    fn more_than_a_mark_is_looked_up() {
+        let mut memory = SessionMemory::new(1 << 20, 2);
+        memory.used(P0, 7, b"a");
+        for id in 1..=3 {
+            let id = RememberedId { id: EventId(id), settled_ms: 0 };
+            memory.change(P0, 7, b"a", Change::Id(id));
+        }
+        assert_eq!(memory.known(P0, 7), Known::No);
+        let ids: Vec<u128> =
+            memory.get(P0, 7).into_iter().flat_map(|memory| &memory.ids).map(|id| id.id.0).collect();
+        assert_eq!(ids, [2, 3]);
+    }
+
+    #[test]
+    fn the_key_that_was_used_least_recently_is_forgotten_first() {
+        let mut memory = SessionMemory::new(3 * ENTRY_BYTES, 0);
+        for (key, at) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
+            pass(&mut memory, P0, key, at);
+        }
+        assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(1)));
+        memory.used(P0, 2, b"b");
+        pass(&mut memory, P0, b"d", 4); // forgets `c`: `b` has an event, and `a` was used
+        assert_eq!(mark(&mut memory, P0, b"c"), Known::Mark(None));
+        assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(1)));
+        assert_eq!(memory.known(P0, 2), Known::Mark(Some(2)));
+        assert_eq!(memory.usage(), (3, 3 * ENTRY_BYTES, 1));
+    }
+
+    #[test]
+    fn keys_with_events_may_exceed_the_limit() {
+        let mut memory = SessionMemory::new(ENTRY_BYTES, 0);
+        for number in 0..4_u64 {
+            let key = number.to_be_bytes();
+            memory.used(P0, number, &key);
+            memory.change(P0, number, &key, Change::Mark(1));
+        }
+        assert_eq!(memory.usage(), (4, 4 * ENTRY_BYTES, 0));
+        (0..4).for_each(|number| memory.idle(P0, number));
+        assert_eq!(memory.usage(), (1, ENTRY_BYTES, 3));
+    }
+
+    #[test]
+    fn a_long_key_counts_as_its_digest() {
+        let mut memory = SessionMemory::new(1 << 20, 0);
+        let (one, two) = ([1; 100_000], [[1; 99_999].as_slice(), &[2]].concat());
+        pass(&mut memory, P0, &one, 5);
+        assert_eq!(mark(&mut memory, P0, &one), Known::Mark(Some(5)));
+        assert_eq!(mark(&mut memory, P0, &two), Known::Mark(None));
+        assert_eq!(memory.usage(), (1, ENTRY_BYTES + 33, 0));
+    }
+
+    #[test]
+    fn a_key_that_has_ended_is_forgotten() {
+        let mut memory = SessionMemory::new(1 << 20, 0);
+        pass(&mut memory, P0, b"a", 5);
+        memory.used(P0, 1, b"a");
+        memory.change(P0, 1, b"a", Change::Ended);
+        memory.idle(P0, 1);
+        assert_eq!(memory.usage(), (0, 0, 0));
+    }
+}

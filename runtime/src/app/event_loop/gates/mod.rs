@@ -1,0 +1,253 @@
+//! What the core's gates need of the shell: order values, gate keys and ids of events ([`Gates::read`]), what is remembered of
+//! keys ([`memory`]), and whether that is still true when a partition is assigned again ([`last_commits`]).
+
+mod last_commits;
+mod memory;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+
+use keylane_core::{
+    CommitEntry, CommitId, EventId, EventOrder, GateKey, GateRule, KeyMemory, Known, LookUpId, MemoryChange,
+    Partition,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::admit::{ArenaRecord, EnteredKey, FieldReader, KeyIdentities, OrderValueRule};
+use crate::config::OrderConfig;
+
+use super::publishing::was_redriven;
+use last_commits::LastCommits;
+use memory::SessionMemory;
+
+/// The first byte of a gate key that is not the key of its lane. Record keys do not begin with it.
+const GATE_KEY: u8 = 0x80;
+
+/// The gate of a handler, or its detection of duplicates.
+pub(in crate::app) struct Gates {
+    values: Option<OrderValueRule>,
+    /// The field that is the gate key, together with the lane key; `None`: the gate key is the lane key.
+    key: Option<FieldReader>,
+    ids: Option<FieldReader>,
+    /// The key of the hashes of ids, so that nobody can make two ids with one hash.
+    id_secret: [u8; 16],
+    /// The seed of the hashes of gate keys.
+    seed: foldhash::quality::RandomState,
+    takes_filtered: bool,
+    memory: SessionMemory,
+    last_commits: LastCommits,
+    /// Requests of the core that are not answered.
+    look_ups: VecDeque<LookUp>,
+    /// The orders of the current read, one per row.
+    orders: Vec<EventOrder>,
+    /// Reused: the gate key, or the id, of an event.
+    bytes: Vec<u8>,
+    without_id: u64,
+}
+
+/// A request for what is remembered of a key.
+struct LookUp {
+    request: LookUpId,
+    partition: Partition,
+    key: GateKey,
+}
+
+/// What was read from an event.
+#[derive(Clone, Copy)]
+pub(super) struct OrderOfEvent {
+    value: Option<i64>,
+    id: EventId,
+    tombstone: bool,
+    redriven: bool,
+    has_gate_key: bool,
+}
+
+impl Gates {
+    /// Returns the gates of a handler; `None`: it has neither a gate nor a detection of duplicates. `transactional`: whether
+    /// effects of settled events may be dropped.
+    pub(in crate::app) fn new(config: &OrderConfig, transactional: bool) -> Option<Box<Gates>> {
+        let (gate, duplicates) = (config.gate.as_ref(), config.duplicates.as_ref());
+        let keep_ids = duplicates.map_or(0, |duplicates| duplicates.limits.keep);
+        let limit = usize::try_from(config.marks_memory).unwrap_or(usize::MAX);
+        let random = RandomState::new();
+        let secret = [random.hash_one(0), random.hash_one(1)].map(u64::to_be_bytes);
+        config.is_used().then(|| {
+            Box::new(Gates {
+                values: gate.map(|gate| OrderValueRule::new(&gate.by)),
+                key: gate.and_then(|gate| gate.key.as_ref()).map(FieldReader::new),
+                ids: duplicates.map(|duplicates| FieldReader::new(&duplicates.id)),
+                id_secret: *secret.as_flattened().first_chunk().expect("16 bytes"),
+                seed: foldhash::quality::RandomState::default(),
+                takes_filtered: gate.is_some_and(|gate| matches!(gate.rule.rule, GateRule::Consecutive(_))),
+                memory: SessionMemory::new(limit, usize::try_from(keep_ids).unwrap_or(usize::MAX)),
+                last_commits: LastCommits::new(!transactional),
+                look_ups: VecDeque::new(),
+                orders: Vec::new(),
+                bytes: Vec::new(),
+                without_id: 0,
+            })
+        })
+    }
+
+    // -- reading ------------------------------------------------------------------------------------
+
+    /// Returns whether events that the filter drops take their place in the order.
+    pub(super) fn takes_filtered(&self) -> bool {
+        self.takes_filtered
+    }
+
+    /// Begins a read.
+    pub(super) fn begin_read(&mut self) {
+        self.orders.clear();
+    }
+
+    /// Returns the orders of the current read, one per row.
+    pub(super) fn orders(&self) -> &[EventOrder] {
+        &self.orders
+    }
+
+    /// Reads the order of an event with this lane key. Its gate key is used by the next [`Gates::enter`].
+    pub(super) fn read(
+        &mut self,
+        record: &ArenaRecord<'_>,
+        lane_key: &[u8],
+        timestamp_ms: i64,
+    ) -> OrderOfEvent {
+        let id = self.ids.as_ref().map_or(EventId::NONE, |field| {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(&self.id_secret);
+            if field.append(record, &mut self.bytes) { id_of(&self.bytes) } else { EventId::NONE }
+        });
+        self.without_id += u64::from(self.ids.is_some() && id == EventId::NONE);
+        let has_gate_key = self.key.as_ref().is_none_or(|field| {
+            self.bytes.clear();
+            self.bytes.push(GATE_KEY);
+            self.bytes.extend_from_slice(&u32::try_from(lane_key.len()).unwrap_or(u32::MAX).to_be_bytes());
+            self.bytes.extend_from_slice(lane_key);
+            field.append(record, &mut self.bytes)
+        });
+        // Without its gate key, an event has no place in the order.
+        let values = self.values.as_ref().filter(|_| has_gate_key);
+        OrderOfEvent {
+            value: values.and_then(|values| values.value(record, timestamp_ms)),
+            id,
+            tombstone: record.value.is_none(),
+            redriven: was_redriven(record),
+            has_gate_key,
+        }
+    }
+
+    /// Adds the order of an event that was entered with this lane key.
+    pub(super) fn enter(
+        &mut self,
+        (partition, slot): (Partition, keylane_core::ArenaSlot),
+        event: OrderOfEvent,
+        (lane, lane_key): (EnteredKey, &[u8]),
+        identities: &mut KeyIdentities,
+        filtered: bool,
+    ) {
+        if lane.is_new {
+            self.memory.used(partition, lane.number, lane_key);
+        }
+        let mut number = lane.number;
+        if self.key.is_some() && event.has_gate_key {
+            let hash = self.seed.hash_one(self.bytes.as_slice());
+            let key = identities.enter_gate_key(partition, hash, &self.bytes, slot);
+            if key.is_new {
+                self.memory.used(partition, key.number, &self.bytes);
+            }
+            number = key.number;
+        }
+        let OrderOfEvent { value, id, tombstone, redriven, .. } = event;
+        let (key, id_key) = (GateKey(number), GateKey(lane.number));
+        let known = self.memory.known(partition, number);
+        self.orders.push(EventOrder { key, value, id, id_key, tombstone, filtered, redriven, known });
+    }
+
+    /// Adds the order of an event that never reaches a lane.
+    pub(super) fn enter_without_lane(&mut self) {
+        let key = GateKey(0);
+        self.orders.push(EventOrder {
+            key,
+            value: None,
+            id: EventId::NONE,
+            id_key: key,
+            tombstone: false,
+            filtered: false,
+            redriven: false,
+            known: Known::No,
+        });
+    }
+
+    /// Takes the end of a key's last event.
+    pub(super) fn key_ended(&mut self, partition: Partition, number: u64) {
+        self.memory.idle(partition, number);
+    }
+
+    // -- memory -------------------------------------------------------------------------------------
+
+    pub(super) fn remember(&mut self, changes: &[MemoryChange], identities: &KeyIdentities) {
+        for &MemoryChange { partition, key, change, .. } in changes {
+            let bytes = identities.key(partition, key.0).expect("a key that changes has an event");
+            self.memory.change(partition, key.0, bytes, change);
+        }
+    }
+
+    pub(super) fn look_up(&mut self, request: LookUpId, partition: Partition, key: GateKey) {
+        self.look_ups.push_back(LookUp { request, partition, key });
+    }
+
+    /// Returns the next request that is not answered, and its answer.
+    pub(super) fn next_answer(&mut self) -> Option<(LookUpId, &KeyMemory)> {
+        static NOTHING: KeyMemory = KeyMemory {
+            mark: None,
+            holes: Vec::new(),
+            broken: false,
+            delivered: Vec::new(),
+            ids: Vec::new(),
+        };
+        let LookUp { request, partition, key } = self.look_ups.pop_front()?;
+        Some((request, self.memory.get(partition, key.0).unwrap_or(&NOTHING)))
+    }
+
+    // -- ownership ----------------------------------------------------------------------------------
+
+    /// A partition starts at this commit. What is remembered is forgotten, unless it is our own last one.
+    pub(super) fn starts(&mut self, partition: Partition, committed: Option<(i64, &[u8])>) {
+        if !self.last_commits.is_last(partition, committed) {
+            self.memory.forget(partition);
+        }
+    }
+
+    /// The topic was created again: its keys have nothing to do with those before.
+    pub(super) fn topic_recreated(&mut self, partition: Partition) {
+        self.memory.forget(partition);
+    }
+
+    pub(super) fn commit_sent(&mut self, id: CommitId, entries: &[CommitEntry], metadata: &str) {
+        self.last_commits.sent(id, entries, metadata);
+    }
+
+    pub(super) fn commit_answered(&mut self, id: CommitId, partition: Partition, stored: bool) {
+        self.last_commits.answered(id, partition, stored);
+    }
+
+    // -- reports ------------------------------------------------------------------------------------
+
+    /// Returns the number of remembered keys, the bytes that they count as, and how many were forgotten because of the limit.
+    pub(super) fn memory_usage(&self) -> (usize, usize, u64) {
+        self.memory.usage()
+    }
+
+    /// Returns the number of events without an id.
+    pub(super) fn without_id(&self) -> u64 {
+        self.without_id
+    }
+}
+
+/// Returns the hash of an id, given behind the secret.
+fn id_of(bytes: &[u8]) -> EventId {
+    let digest = Sha256::digest(bytes);
+    let hash = digest.first_chunk().copied().map_or(0, u128::from_be_bytes);
+    EventId(hash.max(1)) // 0 is no id
+}
