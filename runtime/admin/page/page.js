@@ -510,6 +510,7 @@ function updatePartition(row, partition) {
     "Withheld events": count(partition.withheld),
     "Left out of transactions": leftOut ?? "no",
     "Queued or in progress": `${count(partition.queued)} (${bytes(partition.queued_bytes)})`,
+    "Held back by the gate": count(partition.parked),
     "Running lanes": count(partition.running_lanes),
     "Unacknowledged lanes": count(partition.unacked_lanes),
     "Time since the oldest event was read": duration(partition.oldest_queued_ms),

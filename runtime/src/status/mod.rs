@@ -3,6 +3,7 @@
 //! Times are in milliseconds, sizes in bytes. Fields are added over time; none changes its meaning.
 
 pub mod broker;
+pub mod gate;
 pub mod group;
 pub mod keyed_state;
 pub mod limit_cause;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use broker::{BrokerState, BrokerStatus};
+pub use gate::GateStatus;
 pub use group::{GroupMemberStatus, GroupOwner, GroupPartitionStatus, GroupStatus, TopicPartition};
 pub use keyed_state::KeyedStateStatus;
 pub use limit_cause::{LIMIT_CAUSES, LimitCause};
@@ -100,6 +102,8 @@ pub struct HandlerStatus {
     pub transactions: Option<TransactionsStatus>,
     /// Its keyed state; `None`: it has none, or does not run yet.
     pub keyed_state: Option<KeyedStateStatus>,
+    /// Its gate, and its detection of duplicates; `None`: it has neither, or does not run yet.
+    pub gate: Option<GateStatus>,
     /// The file of its component.
     pub component: String,
     /// The SHA-256 of the component, in hex; `None`: it is not loaded yet.
@@ -299,6 +303,8 @@ pub struct PartitionStatus {
     pub queued: u64,
     /// Their bytes.
     pub queued_bytes: u64,
+    /// Those of them that a gate holds back: they wait for lower order values, or for their window.
+    pub parked: u64,
     /// Lanes with a running call.
     pub running_lanes: u32,
     /// Lanes that wait for acknowledgements.
@@ -308,7 +314,7 @@ pub struct PartitionStatus {
     pub oldest_record_age_ms: Option<u64>,
     /// How long ago that event was read; `None`: no event is queued.
     pub oldest_queued_ms: Option<u64>,
-    /// The setting because of which reading is paused: `max_queued`, `memory_budget` or `max_window`.
+    /// The setting because of which reading is paused: `max_queued`, `memory_budget`, `max_window` or `gate.max_waiting`.
     pub read_limit: Option<String>,
     /// Whether it was reported as stalled: after 15 s without progress, or at once for a read error.
     pub stalled: bool,

@@ -69,6 +69,20 @@ pub const STATE_LOADING: StallReason = StallReason {
     remedy: "see `file of keyed state failed` in the log, and check the disk of `keys.dir`",
 };
 
+/// Order values are missing.
+pub const GAP: StallReason = StallReason {
+    code: "gap",
+    meaning: "the event waits for the order values before its own, which have not come",
+    remedy: "publish the missing events; after `gate.gap_timeout` the gap is closed as `gate.on_gap` says",
+};
+
+/// The window of the event is open.
+pub const WINDOW: StallReason = StallReason {
+    code: "window",
+    meaning: "the event waits for its window, because events with lower order values may still come",
+    remedy: "none, if the wait is not longer than `gate.window`; otherwise check the timestamps of the records and the leader of the partition",
+};
+
 /// The delay before the next attempt.
 pub const RETRYING: StallReason = StallReason {
     code: "retrying",
@@ -133,7 +147,7 @@ pub const LEADER_UNAVAILABLE: StallReason = StallReason {
 };
 
 /// All reasons that this version reports.
-pub const STALL_REASONS: [StallReason; 16] = [
+pub const STALL_REASONS: [StallReason; 18] = [
     START_UNKNOWN,
     REBALANCE_PENDING,
     RELEASING,
@@ -141,6 +155,8 @@ pub const STALL_REASONS: [StallReason; 16] = [
     WAITING,
     RUNNING,
     STATE_LOADING,
+    GAP,
+    WINDOW,
     RETRYING,
     OUTPUTS_UNACKED,
     DEAD_LETTER_UNACKED,

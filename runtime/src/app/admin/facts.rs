@@ -101,6 +101,7 @@ impl HandlerFacts {
             delivery: self.delivery,
             transactions: None,
             keyed_state: None,
+            gate: None,
             component: self.component.clone(),
             component_sha256,
             state,

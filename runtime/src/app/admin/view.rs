@@ -3,11 +3,11 @@
 use keylane_core::{Blockage, Counters, Now, PartitionView};
 
 use crate::status::{
-    AbortStatus, BlockedStatus, CallTimeStatus, FilterRuleStatus, HandlerStatus, HandlerTotals,
+    AbortStatus, BlockedStatus, CallTimeStatus, FilterRuleStatus, GateStatus, HandlerStatus, HandlerTotals,
     LeftOutStatus, OwnershipState, PartitionStatus, RateStatus, TransactionsStatus,
 };
 
-use super::super::event_loop::{HandlerView, LeftOut, ObservedPartition, TransactionView};
+use super::super::event_loop::{GatesView, HandlerView, LeftOut, ObservedPartition, TransactionView};
 use super::super::limit_causes;
 use super::super::stall_reasons::reason_of;
 use super::handler_entry::millis;
@@ -44,6 +44,7 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
         .collect();
     status.transactions = view.transactions.as_ref().map(transactions);
     status.keyed_state.clone_from(&view.keyed);
+    status.gate = view.gates.map(|gates| gate(&core.counters, gates));
     let left_out = view.transactions.as_ref().map_or(&[][..], |transactions| &transactions.left_out);
     let topics = &status.topics;
     let partition =
@@ -87,6 +88,23 @@ fn totals(counters: &Counters) -> HandlerTotals {
         metadata_ignored: counters.metadata_ignored,
         repositioned: counters.repositioned,
         ..HandlerTotals::default()
+    }
+}
+
+fn gate(counters: &Counters, view: GatesView) -> GateStatus {
+    GateStatus {
+        stale: counters.stale,
+        superseded: counters.superseded,
+        late_dropped: counters.late_dropped,
+        duplicates: counters.duplicates,
+        without_id: view.without_id,
+        gaps_passed: counters.gaps_passed,
+        gaps_dead_lettered: counters.gaps_dead_lettered,
+        holes_forgotten: counters.holes_forgotten,
+        windows_released_early: counters.windows_released_early,
+        remembered_keys: view.keys as u64,
+        remembered_bytes: view.bytes as u64,
+        forgotten_keys: view.evicted,
     }
 }
 
@@ -143,6 +161,7 @@ fn partition_status(topic: String, view: &PartitionView, log_end: Option<i64>) -
         lag_unsettled,
         queued: view.open,
         queued_bytes: view.queued_bytes,
+        parked: view.parked,
         running_lanes: view.running_lanes,
         unacked_lanes: view.unacked_lanes,
         oldest_record_age_ms: None,

@@ -120,6 +120,9 @@ impl Closing {
     }
 
     pub(super) fn noticed(&mut self, log: &HandlerLog, notice: Notice) {
+        if let Notice::EarlyAtEnd(early) = notice {
+            self.fail(log, "events wait for missing order values", log.early_failure(&early));
+        }
         if let (Some(until_end), Notice::TopicRecreated { partition, .. }) = (&mut self.until_end, notice) {
             until_end.unreadable(log.replaced_failure(partition));
         }

@@ -38,7 +38,7 @@ use super::clock::Clock;
 pub(super) use calling::Calling;
 pub(super) use closing::Closing;
 pub(super) use committing::Committing;
-pub(super) use gates::Gates;
+pub(super) use gates::{Gates, GatesView};
 pub(super) use keyed::{Keyed, KeyedSettings, TopicChangelog, TopicStates};
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};

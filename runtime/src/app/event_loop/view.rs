@@ -11,7 +11,7 @@ use super::observing::ObservedView;
 use super::publishing::PublishingView;
 use super::report;
 use super::transacting::TransactionView;
-use super::{EventLoop, Keyed};
+use super::{EventLoop, Gates, GatesView, Keyed};
 
 /// A snapshot of one handler.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub(in crate::app) struct HandlerView {
     pub(in crate::app) transactions: Option<TransactionView>,
     /// `None`: no keyed state.
     pub(in crate::app) keyed: Option<KeyedStateStatus>,
+    /// What is remembered of keys; `None`: neither a gate nor a detection of duplicates.
+    pub(in crate::app) gates: Option<GatesView>,
     pub(in crate::app) observed: ObservedView,
     /// Memory that the arena has allocated, in bytes, in use or not.
     pub(in crate::app) arena_bytes: usize,
@@ -107,6 +109,7 @@ impl EventLoop {
                 |topic| self.publishing.topic_name(topic).to_owned(),
             ),
             keyed: self.keyed.as_ref().map(Keyed::view),
+            gates: self.reading.gates().map(Gates::view),
             observed,
             arena_bytes: self.reading.arena().bytes(),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::status::{
-    BrokerState, BrokerStatus, HandlerState, HandlerStatus, KeyedStateStatus, OwnershipState,
+    BrokerState, BrokerStatus, GateStatus, HandlerState, HandlerStatus, KeyedStateStatus, OwnershipState,
     PartitionStatus, ProcessState, ProcessStatus, RateStatus, TransactionsStatus,
 };
 
@@ -85,6 +85,9 @@ fn of_handler(text: &mut String, handler: &HandlerStatus, now_ms: i64) {
     if let Some(state) = &handler.keyed_state {
         of_keyed_state(text, state);
     }
+    if let Some(gate) = &handler.gate {
+        of_gate(text, gate);
+    }
     line(
         text,
         &format!(
@@ -140,6 +143,29 @@ fn of_transactions(text: &mut String, transactions: &TransactionsStatus, now_ms:
     }
     if let Some(reason) = &transactions.unavailable {
         line(text, &format!("  the brokers can't keep transactions: {}", shown(reason)));
+    }
+}
+
+fn of_gate(text: &mut String, gate: &GateStatus) {
+    let GateStatus { stale, superseded, late_dropped, duplicates, .. } = gate;
+    let (keys, bytes) = (gate.remembered_keys, ByteSize(gate.remembered_bytes));
+    line(
+        text,
+        &format!(
+            "  gate  stale {stale}  superseded {superseded}  late {late_dropped}  duplicates {duplicates}  remembers {keys} keys \
+             ({bytes})"
+        ),
+    );
+    let gaps = gate.gaps_passed + gate.gaps_dead_lettered;
+    for (what, count) in [
+        ("closed gaps", gaps),
+        ("forgotten holes", gate.holes_forgotten),
+        ("windows released early", gate.windows_released_early),
+        ("forgotten keys", gate.forgotten_keys),
+    ] {
+        if count > 0 {
+            line(text, &format!("  {what}: {count}"));
+        }
     }
 }
 
@@ -224,6 +250,9 @@ fn of_partitions(text: &mut String, partitions: &[PartitionStatus]) {
             let (topic, error) = (shown(&left_out.topic), shown(&left_out.error));
             line(text, &format!("  {:<width$}  left out of transactions: topic {topic}: {error}", ""));
         }
+        if partition.parked > 0 {
+            line(text, &format!("  {:<width$}  held back by the gate: {}", "", partition.parked));
+        }
         if partition.withheld > 0 {
             line(text, &format!("  {:<width$}  withheld events: {}", "", partition.withheld));
         }
@@ -294,6 +323,7 @@ mod tests {
             lag_unsettled: Some(57),
             queued: 17,
             queued_bytes: 2_000,
+            parked: 0,
             running_lanes: 1,
             unacked_lanes: 0,
             oldest_record_age_ms: Some(1_500),
@@ -325,6 +355,7 @@ mod tests {
             delivery: DeliveryMode::AtLeastOnce,
             transactions: None,
             keyed_state: None,
+            gate: None,
             component: "orders.wasm".to_owned(),
             component_sha256: Some("0123456789abcdef".to_owned()),
             state: HandlerState::Running,

@@ -19,12 +19,18 @@ impl Metrics {
             about,
             handlers.iter().flat_map(|handler| {
                 let totals = handler.totals;
-                let others = totals.filtered + totals.dead_letters + totals.skipped;
+                let gate = handler.gate.unwrap_or_default();
+                let by_gate = gate.stale + gate.superseded + gate.late_dropped + gate.duplicates;
+                let others = totals.filtered + totals.dead_letters + totals.skipped + by_gate;
                 let outcomes = [
                     ("done", totals.settled.saturating_sub(others)),
                     ("dead_lettered", totals.dead_letters),
                     ("skipped", totals.skipped),
                     ("filtered", totals.filtered),
+                    ("stale", gate.stale),
+                    ("superseded", gate.superseded),
+                    ("late", gate.late_dropped),
+                    ("duplicate", gate.duplicates),
                 ];
                 let name = handler.handler.as_str();
                 outcomes.map(|(outcome, events)| (vec![("handler", name), ("outcome", outcome)], events))

@@ -2,6 +2,7 @@
 
 mod brokers;
 mod families;
+mod gates;
 mod guests;
 mod handlers;
 mod keyed_state;
@@ -58,6 +59,7 @@ impl Collector for Metrics {
         self.write_observed(&mut families)?;
         self.write_transactions(&mut families)?;
         self.write_keyed_state(&mut families)?;
+        self.write_gates(&mut families)?;
         self.write_guests(&mut families)?;
         self.write_times(&mut families)?;
         self.write_messaging(&mut families)?;
@@ -126,6 +128,7 @@ mod tests {
             lag_unsettled: Some(2),
             queued: 1,
             queued_bytes: 100,
+            parked: 1,
             running_lanes: 1,
             unacked_lanes: 0,
             oldest_record_age_ms: Some(1_500),
@@ -147,6 +150,7 @@ mod tests {
             delivery: DeliveryMode::AtLeastOnce,
             transactions: None,
             keyed_state: None,
+            gate: None,
             component: "t.wasm".to_owned(),
             component_sha256: None,
             state: HandlerState::Running,

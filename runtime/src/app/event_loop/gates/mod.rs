@@ -45,6 +45,19 @@ pub(in crate::app) struct Gates {
     without_id: u64,
 }
 
+/// A snapshot of what is remembered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::app) struct GatesView {
+    /// Number of keys.
+    pub(in crate::app) keys: usize,
+    /// The bytes that they count as.
+    pub(in crate::app) bytes: usize,
+    /// Number of keys that were forgotten because of the limit.
+    pub(in crate::app) evicted: u64,
+    /// Number of events without an id.
+    pub(in crate::app) without_id: u64,
+}
+
 /// A request for what is remembered of a key.
 struct LookUp {
     request: LookUpId,
@@ -234,14 +247,9 @@ impl Gates {
 
     // -- reports ------------------------------------------------------------------------------------
 
-    /// Returns the number of remembered keys, the bytes that they count as, and how many were forgotten because of the limit.
-    pub(super) fn memory_usage(&self) -> (usize, usize, u64) {
-        self.memory.usage()
-    }
-
-    /// Returns the number of events without an id.
-    pub(super) fn without_id(&self) -> u64 {
-        self.without_id
+    pub(super) fn view(&self) -> GatesView {
+        let (keys, bytes, evicted) = self.memory.usage();
+        GatesView { keys, bytes, evicted, without_id: self.without_id }
     }
 }
 

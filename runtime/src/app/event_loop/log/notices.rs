@@ -1,7 +1,8 @@
 //! Log lines of the core's notices and stalls, and the failure texts of stopped handlers and partitions.
 
 use keylane_core::{
-    Blockage, BlockedOn, Fault, Notice, OwnershipEnd, Partition, PartitionStop, ReadError, Reason,
+    Blockage, BlockedOn, ClosedGap, EarlyEvents, Fault, GapCause, Notice, OwnershipEnd, Partition,
+    PartitionStop, ReadError, Reason,
 };
 
 use crate::app::stall_reasons::reason_of;
@@ -84,7 +85,22 @@ impl HandlerLog {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::info!(handler, topic, partition, "reading resumed");
             }
-            Notice::GapClosed(_) | Notice::StaleRedrive { .. } | Notice::EarlyAtEnd(_) => {}
+            Notice::GapClosed(gap) => self.gap_closed(&gap),
+            Notice::StaleRedrive { partition, offset, value, mark } => {
+                let (topic, partition) = (self.topic(partition), partition.number);
+                tracing::warn!(
+                    handler,
+                    topic,
+                    partition,
+                    offset,
+                    order_value = value,
+                    mark,
+                    remedy =
+                        "redrive it before events with higher order values are handled, or apply it by hand",
+                    "redriven event is stale: a higher order value was handled"
+                );
+            }
+            Notice::EarlyAtEnd(_) => {} // a failure: see `HandlerLog::early_failure`
             Notice::MetadataLimitLowered { limit } => {
                 tracing::warn!(
                     handler,
@@ -93,6 +109,55 @@ impl HandlerLog {
                 );
             }
         }
+    }
+
+    fn gap_closed(&self, gap: &ClosedGap) {
+        let &ClosedGap { partition, early: (order_value, offset), expected, waiting, passed, cause } = gap;
+        let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
+        let cause = match cause {
+            GapCause::Timeout => "gap_timeout",
+            GapCause::TooManyEarly => "max_early",
+            GapCause::PartitionFull => "partition full",
+        };
+        if passed {
+            tracing::warn!(
+                handler,
+                topic,
+                partition,
+                offset,
+                order_value,
+                expected,
+                waiting,
+                cause,
+                "gap closed: missing order values are passed over"
+            );
+        } else {
+            tracing::warn!(
+                handler,
+                topic,
+                partition,
+                offset,
+                order_value,
+                expected,
+                waiting,
+                cause,
+                remedy =
+                    "publish the missing event; redrive dead letters in the order of `keylane-order-value`",
+                "gap closed: order values are missing"
+            );
+        }
+    }
+
+    /// Returns the failure text of a run with `--until-end` that ends with events which wait for others.
+    pub(in crate::app::event_loop) fn early_failure(&self, early: &EarlyEvents) -> String {
+        let &EarlyEvents { partition, events, keys, early: (value, offset), expected } = early;
+        let topic = self.topic(partition);
+        let expected = expected.map_or(String::new(), |expected| format!(", and {expected} is missing"));
+        format!(
+            "topic {topic} partition {}: {events} events of {keys} keys wait for order values that are not in the log; the first is \
+             offset {offset}: its value is {value}{expected}",
+            partition.number
+        )
     }
 
     /// Logs a stall.

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use keylane_core::{FailedEvent, Fault, Reason, Row};
+use keylane_core::{FailedEvent, Reason, Row};
 
 use crate::admit::{Arena, ArenaRecord, Header};
 use crate::config;
 use crate::librdkafka::ErrorCode;
 use crate::logging::{ClockedLineThrottle, LinePermit};
 use crate::sink::{SinkRecord, SinkTopic};
+
+use super::event_errors::EventErrors;
+use super::reasons::name_of;
 
 /// Maximum bytes of an error text in a header.
 const ERROR_MAX: usize = 1024;
@@ -37,8 +40,7 @@ pub(super) struct DeadLetterFormat {
     topics: Vec<SinkTopic>,
     spring: bool,
     alert_after_redrives: u32,
-    /// The error text of an event without a lane key. No guest receives such an event.
-    no_key: String,
+    events: EventErrors,
     redrive_lines: ClockedLineThrottle,
     size_lines: ClockedLineThrottle,
 }
@@ -114,15 +116,15 @@ impl DeadLetterFormat {
                 .map_or_else(Vec::new, |dead_letters| dead_letters.topics.iter().map(known).collect()),
             spring: dead_letters.is_some_and(|dead_letters| dead_letters.spring),
             alert_after_redrives: dead_letters.map_or(0, |dead_letters| dead_letters.alert_after_redrives),
-            no_key: format!("no lane key: `{}` matches nothing in the event", handler.lanes.lane_key),
+            events: EventErrors::new(handler),
             redrive_lines: ClockedLineThrottle::new(LINES_MAX),
             size_lines: ClockedLineThrottle::new(LINES_MAX),
         }
     }
 
-    /// Returns the error of an event without a lane key.
-    pub(super) fn no_key(&self) -> &str {
-        &self.no_key
+    /// Returns the errors of events that no guest has received.
+    pub(super) fn events(&self) -> &EventErrors {
+        &self.events
     }
 
     /// Returns the dead-letter topics, as topics of the sink.
@@ -268,6 +270,10 @@ impl DeadLetterFormat {
         if pending.redrives > 0 {
             add("keylane-redrives", text(&pending.redrives));
         }
+        let Row { timestamp, .. } = *event;
+        if let Some(value) = self.events.order_value(pending.reason, stored, timestamp) {
+            add("keylane-order-value", text(&value));
+        }
         if pending.form > Form::Minimal {
             self.add_omitted(&mut add, pending, stored);
         }
@@ -387,45 +393,6 @@ fn time_type(timestamp: i64, log_append_time: bool) -> &'static str {
         (..0, _) => "NoTimestampType",
         (_, true) => "LogAppendTime",
         (_, false) => "CreateTime",
-    }
-}
-
-/// The names of all reasons.
-pub(in crate::app::event_loop) const REASON_NAMES: [&str; 12] = [
-    "retries-exhausted",
-    "rejected",
-    "too-old",
-    "output-rejected",
-    "no-key",
-    "trap",
-    "timeout",
-    "cpu",
-    "memory",
-    "stack",
-    "limit",
-    "contract",
-];
-
-/// Returns the name of a reason in headers and log lines.
-pub(in crate::app::event_loop) fn name_of(reason: Reason) -> &'static str {
-    match reason {
-        Reason::RetriesExhausted => "retries-exhausted",
-        Reason::Rejected => "rejected",
-        Reason::TooOld => "too-old",
-        Reason::OutputRejected => "output-rejected",
-        Reason::NoLaneKey => "no-key",
-        Reason::NoOrderValue => "no-order-value",
-        Reason::OrderValueAhead => "order-value-ahead",
-        Reason::BelowFirst => "below-first",
-        Reason::Gap => "gap",
-        Reason::Late => "late",
-        Reason::Fault(Fault::Trap) => "trap",
-        Reason::Fault(Fault::Timeout) => "timeout",
-        Reason::Fault(Fault::Cpu) => "cpu",
-        Reason::Fault(Fault::Memory) => "memory",
-        Reason::Fault(Fault::Stack) => "stack",
-        Reason::Fault(Fault::Limit) => "limit",
-        Reason::Fault(Fault::Contract) => "contract",
     }
 }
 

@@ -5,8 +5,10 @@ mod backlog;
 mod calls;
 mod dead_letters;
 mod effects;
+mod event_errors;
 mod invalid_rows;
 mod provenance;
+mod reasons;
 mod refused_outputs;
 mod rejected_dead_letters;
 mod reported_topics;
@@ -29,11 +31,12 @@ use crate::sink::{
 
 use backlog::{Backlog, QueuedItem};
 use calls::{PendingCalls, RowDelivery};
+pub(super) use dead_letters::was_redriven;
 use dead_letters::{Context, DeadLetterFormat, Origin};
-pub(super) use dead_letters::{REASON_NAMES, name_of, was_redriven};
 pub(super) use effects::{CopiedEffects, EffectContext};
 use invalid_rows::LaneCursor;
 use provenance::{Provenance, ProvenanceHeaders};
+pub(super) use reasons::{REASON_NAMES, name_of};
 pub(super) use refused_outputs::REASON as OUTPUT_REJECTED;
 use refused_outputs::RefusedOutputs;
 use rejected_dead_letters::RejectedDeadLetters;
@@ -182,10 +185,7 @@ impl Publishing {
 
     /// Returns the error of an event that can't be handled for this reason.
     pub(super) fn error_of(&self, call: CallId, row: u32, reason: Reason) -> &str {
-        if reason == Reason::NoLaneKey {
-            return self.dead_letters.no_key();
-        }
-        self.calls.error_of(call, row)
+        self.dead_letters.events().error(reason).unwrap_or_else(|| self.calls.error_of(call, row))
     }
 
     // -- outputs ------------------------------------------------------------------------------------
