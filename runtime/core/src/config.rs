@@ -74,6 +74,11 @@ pub struct TransactionLimits {
     /// Whether events have a keyed state. The events of one lane that one call has done share the state after the last of
     /// them, so they get the same settle number: no transaction claims only some of them.
     pub keyed_state: bool,
+    /// Whether what is remembered of keys is committed with the transactions of their partition: keyed state, or a gate. It is
+    /// that of one topic, so the start of a partition whose topic was recreated is looked up.
+    pub key_records: bool,
+    /// Memory that each settled event takes until a committed transaction claims it, beside its effects.
+    pub event_bytes: u64,
 }
 
 /// The value of `max_attempts` for no limit: an event is retried as often as it fails.
@@ -184,6 +189,8 @@ impl Default for TransactionLimits {
             max_uncommitted_age: None,
             metadata_total: 512 << 10,
             keyed_state: false,
+            key_records: false,
+            event_bytes: 0,
         }
     }
 }

@@ -57,7 +57,7 @@ fn a_state_that_can_not_be_used_stops_the_partition() {
 /// The states are those of the former topic, which only a lookup finds out.
 #[test]
 fn with_keyed_state_a_recreated_topic_is_looked_up() {
-    let limits = TransactionLimits { keyed_state: true, ..TransactionLimits::default() };
+    let limits = TransactionLimits { keyed_state: true, key_records: true, ..TransactionLimits::default() };
     let why = ReadError::TopicRecreated { topic_id: [2; 16], log_start: 0 };
     let mut shell = Shell::reading(transactional(limits), &[P0], 64);
     emit(&mut shell, 0, 10);

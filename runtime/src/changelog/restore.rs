@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keylane_state::{BINDING_KEY, Binding, Entry, StateRecord, record_key};
+use keylane_state::{BINDING_KEY, Binding, Entry, MarkRecord, StateRecord, record_key};
 
 use super::reader::RestoreRequest;
 use super::unusable::UnusableRecords;
@@ -120,6 +120,9 @@ fn check(key: &[u8], value: Option<&[u8]>, version: u32) -> Result<(), String> {
     }
     if *key == BINDING_KEY {
         return Binding::decode(value).map(|_| ()).map_err(|error| format!("binding record: {error}"));
+    }
+    if record_key::is_mark(key) {
+        return MarkRecord::decode(value).map(|_| ()).map_err(|error| format!("{}: {error}", name()));
     }
     let state = StateRecord::decode(value).map_err(|error| format!("key {}: {error}", name()))?;
     if state.version > version {

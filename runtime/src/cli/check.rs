@@ -146,8 +146,8 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     }
     let (calls, memory) = (lanes.max_concurrency, HumanSize(handler.memory));
     line(text, "  calls", &format!("up to {calls} concurrent, each up to {memory}"));
-    if let Some(state) = &handler.state {
-        line(text, "  state", &format!("{}; cache {}", state.changelogs.join(", "), HumanSize(state.cache)));
+    if let Some(keys) = &handler.keys {
+        line(text, "  keys", &format!("{}; cache {}", keys.changelogs.join(", "), HumanSize(keys.cache)));
     }
     line(text, "  failures", &failures(handler));
     for variable in &handler.grants.env {
@@ -279,7 +279,7 @@ handler      orders
     fn summary_with_keyed_state() {
         let state = "delivery = \"transactional\"\nlanes.no_key = \"reject\"\nstate.version = 1\nkeys.cache = \"1GiB\"";
         let shown = summary_of(&format!("kafka.bootstrap_servers = \"a:1\"\n{HANDLER}{state}"));
-        let line = "  state      shop.orders.keys, shop.returns.keys; cache 1GiB\n";
+        let line = "  keys       shop.orders.keys, shop.returns.keys; cache 1GiB\n";
         assert!(shown.contains(line), "no {line:?} in\n{shown}");
     }
 

@@ -19,6 +19,9 @@ pub use super::written_gate::OrderFormat;
 pub use super::written_handler::{NoKey, Ordering, OutputTime};
 pub use super::written_transactions::OnRefusedOutput;
 
+/// Memory of a mark record that no committed transaction contains.
+const MARK_BYTES: u64 = 256;
+
 /// A validated configuration.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -204,6 +207,8 @@ pub struct HandlerConfig {
     pub transactions: Option<TransactionsConfig>,
     /// The keyed state of the handler, if it has one.
     pub state: Option<StateConfig>,
+    /// Where the records of its keys are stored; `None`: it has neither keyed state nor a gate with durable memory.
+    pub keys: Option<KeysConfig>,
     /// What the handler may access besides its events and outputs.
     pub grants: GrantsConfig,
     /// The output targets, in ascending order of their names.
@@ -217,11 +222,16 @@ pub struct StateConfig {
     pub max_value: usize,
     /// The version of the state's format.
     pub version: u32,
+}
+
+/// The records of the keys of a handler: its keyed state, and what its gate remembers.
+#[derive(Clone, Debug)]
+pub struct KeysConfig {
     /// The changelog of each input topic; no two are the same.
     pub changelogs: Vec<String>,
     /// Directory of the files; `None`: in memory, with the embedded broker.
     pub dir: Option<PathBuf>,
-    /// Bytes of memory for states that were used recently.
+    /// Bytes of memory for records that were used recently.
     pub cache: u64,
     /// How long a file is used that is not kept up to date.
     pub keep_for: Duration,
@@ -391,6 +401,8 @@ impl HandlerConfig {
             max_uncommitted: transactions.max_uncommitted,
             max_uncommitted_age: transactions.max_uncommitted_age,
             keyed_state: self.state.is_some(),
+            key_records: self.keys.is_some(),
+            event_bytes: if self.order.is_durable() { MARK_BYTES } else { 0 },
             ..TransactionLimits::default()
         });
         keylane_core::Config {

@@ -1,5 +1,7 @@
 //! The validated configuration of gates and of the detection of duplicates.
 
+use keylane_core::GateRule;
+
 use super::event_field::EventField;
 use super::written_gate::OrderFormat;
 
@@ -12,6 +14,8 @@ pub struct GateConfig {
     pub by: OrderBy,
     /// Whose values are compared with each other: the events of a lane with the same value here; `None`: those of a lane.
     pub key: Option<EventField>,
+    /// Whether marks are kept in the changelog of the handler.
+    pub durable: bool,
 }
 
 /// The order value of an event.
@@ -21,6 +25,24 @@ pub enum OrderBy {
     Timestamp,
     /// A field in a format. Times are nanoseconds since 1970.
     Field(EventField, OrderFormat),
+}
+
+impl GateConfig {
+    /// Returns a text that determines what is remembered of keys: the rule, the order value and the gate key.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let rule = match self.rule.rule {
+            GateRule::Consecutive(_) => "consecutive",
+            GateRule::Newest(_) => "newest",
+            GateRule::Window(_) => "window",
+        };
+        let by = match &self.by {
+            OrderBy::Timestamp => "timestamp".to_owned(),
+            OrderBy::Field(field, format) => format!("{field} as {format:?}"),
+        };
+        let key = self.key.as_ref().map_or(String::new(), |key| format!(", key {key}"));
+        format!("gate {rule} by {by}{key}")
+    }
 }
 
 /// The detection of duplicates.
@@ -44,6 +66,12 @@ pub struct OrderConfig {
 }
 
 impl OrderConfig {
+    /// Returns whether what a gate remembers is kept in the changelog of the handler.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.durable)
+    }
+
     /// Returns whether events have an order value or an id.
     #[must_use]
     pub fn is_used(&self) -> bool {

@@ -54,9 +54,9 @@ pub use admin_endpoint::{AdminEndpoint, load_admin};
 pub use admin_token::AdminToken;
 pub use checked::{
     AdminConfig, AdminListen, Assignor, Checked, Cluster, EmbeddedConfig, EventField, FeedConfig, FeedSource,
-    FilterRule, GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, LaneKey, LanesConfig,
-    NoKey, OnRefusedOutput, OrderBy, OrderConfig, OrderFormat, Ordering, OutputConfig, OutputTime,
-    RuntimeConfig, StateConfig,
+    FilterRule, GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, KeysConfig, LaneKey,
+    LanesConfig, NoKey, OnRefusedOutput, OrderBy, OrderConfig, OrderFormat, Ordering, OutputConfig,
+    OutputTime, RuntimeConfig,
 };
 pub use client_properties::ClientProperties;
 pub use error::Error;

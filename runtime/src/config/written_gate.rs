@@ -107,7 +107,7 @@ fn default_marks_memory() -> HumanSize {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum GateRule {
-    /// Each value runs after the value before it: for versions of which none may be left out. Not available in this version.
+    /// Each value runs after the value before it: for versions of which none may be left out.
     Consecutive,
     /// A value runs only if no higher one ran before it: for states of which only the newest counts.
     Newest,
@@ -140,7 +140,8 @@ pub enum OrderFormat {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum GateMemory {
-    /// In a topic, committed together with the effects of events. Not available in this version.
+    /// In the changelog of the handler, a compacted topic, committed together with the effects of events: see `keys`. Needs
+    /// `delivery = "transactional"`. Not available for ids in this version.
     Durable,
     /// In the memory of the process, while it owns the partition.
     Session,

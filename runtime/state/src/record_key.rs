@@ -96,6 +96,17 @@ pub fn push_mark(lane_key: &[u8], gate_key: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(gate_key.unwrap_or_default());
 }
 
+/// Appends the key of a mark record, whose bytes behind the type the caller has.
+pub fn push_mark_parts(parts: &[u8], out: &mut Vec<u8>) {
+    out.push(MARK);
+    out.extend_from_slice(parts);
+}
+
+/// Returns whether a key is that of a mark record.
+pub fn is_mark(key: &[u8]) -> bool {
+    key.first() == Some(&MARK)
+}
+
 /// Returns the lane key and the gate key of the key of a mark record, both as [`push_key`] appends them; `None`: it is
 /// another key.
 pub fn split_mark(key: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {

@@ -109,6 +109,7 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
         return;
     }
     limits.keyed_state = true;
+    limits.key_records = true;
     // Every event has a lane key, and every key has a lane of its own.
     plan.rejects_unkeyed = true;
     plan.keys_per_hash = 1;

@@ -101,6 +101,8 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
         max_uncommitted: rng.percent(30).then(|| rng.range(1, 40)),
         max_uncommitted_age: rng.percent(15).then(|| Duration::from_millis(rng.range(200, 3_000))),
         keyed_state: false,
+        key_records: false,
+        event_bytes: 0,
         metadata_total: if rng.percent(25) { rng.range(40, 9_000) as usize } else { 512 << 10 },
     });
     plan.named_producers = rng.percent(50);

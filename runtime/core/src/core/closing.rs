@@ -383,7 +383,7 @@ impl Core {
         self.drop_queued();
         self.partitions.get_mut(index).topic_id = topic_id;
         self.outbox.notice(Notice::TopicRecreated { partition, offset: log_start });
-        if self.transactions.as_ref().is_some_and(|transactions| transactions.limits.keyed_state) {
+        if self.transactions.as_ref().is_some_and(|transactions| transactions.limits.key_records) {
             self.look_up_new_topic(index, phase); // the states are those of the former topic
         } else if phase == Phase::Resolved {
             self.begin_ownership_at(index, log_start, Phase::Resolved); // the pending assign includes it

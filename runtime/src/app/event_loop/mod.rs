@@ -12,6 +12,7 @@ mod gates;
 mod keyed;
 mod log;
 mod mailbox;
+mod marks;
 mod observing;
 mod publishing;
 mod reading;
@@ -211,10 +212,10 @@ impl EventLoop {
                     reading.permit(partition, max_events, max_bytes);
                 }
                 Action::RequestLogEnds { partitions } => source.request_log_ends(now.uptime, partitions),
-                Action::LookUpKey { request, partition, key, .. } => {
-                    reading.gates_mut().into_iter().for_each(|gates| gates.look_up(request, partition, key));
+                Action::LookUpKey { request, partition, ownership, key, .. } => {
+                    self.look_up_key(request, (partition, ownership), key);
                 }
-                Action::RememberKeys { changes } => reading.remember(changes),
+                Action::RememberKeys { changes } => marks::remember(reading, keyed, changes),
                 Action::WithdrawRead { partition } => reading.withdraw_permission(partition),
                 Action::ReleaseRows { slots } => reading.release(slots),
 

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use keylane_core::{
-    Admission, ArenaSlot, EventOrder, FetchedRow, Input, MemoryChange, Partition, ReadError, StartAt,
+    Admission, ArenaSlot, EventOrder, FetchedRow, GateKey, Input, LookUpId, MemoryChange, Partition,
+    ReadError, StartAt,
 };
 use keylane_state::KeyBytes;
 
@@ -142,6 +143,11 @@ impl Reading {
         if let (Some(gates), Some(identities)) = (&mut self.gates, &self.identities) {
             gates.remember(changes, identities);
         }
+    }
+
+    /// The durable memory of a gate key is loaded. Returns the key of its mark record.
+    pub(super) fn load_mark(&mut self, request: LookUpId, at: (Partition, GateKey)) -> Option<KeyBytes> {
+        self.gates.as_mut()?.load(request, at, self.identities.as_ref()?)
     }
 
     pub(super) fn release(&mut self, slots: &[ArenaSlot]) {

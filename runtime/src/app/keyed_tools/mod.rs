@@ -239,7 +239,7 @@ fn describe(properties: &Properties, handler: &HandlerConfig) -> anyhow::Result<
     let mut requests = StartupRequests::new(consumer.client(), &events, CONTACT_TIMEOUT, &mut keep_waiting);
     let inputs = names(&handler.topics)?;
     let inputs = requests.topics(&inputs, INPUTS, None)?;
-    let changelogs = handler.state.as_ref().map_or(&[][..], |state| &state.changelogs);
+    let changelogs = handler.keys.as_ref().map_or(&[][..], |keys| &keys.changelogs);
     let changelogs = match requests.topics(&names(changelogs)?, CHANGELOGS, None) {
         Ok(changelogs) => changelogs,
         Err(StartupError::TopicsMissing { topics, .. }) => bail!(

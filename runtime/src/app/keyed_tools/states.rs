@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keylane_state::{BINDING_KEY, Binding, RecordError, StateRecord};
+use keylane_state::{BINDING_KEY, Binding, RecordError, StateRecord, record_key};
 
 use super::log_reader::Bound;
 use super::{KeyedTools, ToolPartition};
@@ -85,6 +85,9 @@ impl PartitionStates {
             return;
         }
         self.has_records = true;
+        if record_key::is_mark(key) {
+            return; // what a gate remembers is not a state
+        }
         let is_wanted = match wanted {
             Wanted::Keys | Wanted::Values => true,
             Wanted::Only(only) => only == key,

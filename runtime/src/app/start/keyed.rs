@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::admit::LaneRule;
 use crate::changelog::{self, Changelog, ChangelogReader, LocalStore, ReaderSpec, Wanted};
-use crate::config::{Checked, Cluster, HandlerConfig, StateConfig};
+use crate::config::{Checked, Cluster, HandlerConfig, KeysConfig};
 use crate::sink::SinkTopic;
 
 use super::super::event_loop::{Keyed, KeyedSettings, LoopEvent, TopicChangelog, TopicStates};
@@ -24,17 +24,17 @@ pub(super) fn changelogs(
 ) -> Result<Vec<Vec<Changelog>>, changelog::Error> {
     let mut all = Vec::with_capacity(config.handlers.len());
     for handler in &config.handlers {
-        let state = handler.state.as_ref().filter(|_| matches!(config.kafka.cluster, Cluster::Brokers(_)));
-        let Some(state) = state else {
+        let keys = handler.keys.as_ref().filter(|_| matches!(config.kafka.cluster, Cluster::Brokers(_)));
+        let Some(keys) = keys else {
             all.push(Vec::new());
             continue;
         };
         let wanted = |(name, input): (&String, &String)| Wanted {
             name: name.clone(),
             input: input.clone(),
-            max_value: state.max_value,
+            max_value: handler.state.as_ref().map_or(0, |state| state.max_value),
         };
-        let wanted: Vec<Wanted> = state.changelogs.iter().zip(&handler.topics).map(wanted).collect();
+        let wanted: Vec<Wanted> = keys.changelogs.iter().zip(&handler.topics).map(wanted).collect();
         let properties = options::client_properties(&config.kafka.client, access.clone());
         let create_inputs = config.kafka.create_topics;
         all.push(changelog::prepare(&properties, &wanted, create_inputs, &mut |waiting| {
@@ -52,7 +52,8 @@ impl Parts {
         handler: &HandlerConfig,
         index: usize,
     ) -> anyhow::Result<Option<Keyed>> {
-        let Some(state) = &handler.state else { return Ok(None) };
+        let Some(keys) = &handler.keys else { return Ok(None) };
+        let version = handler.state.as_ref().map_or(0, |state| state.version);
         let part = self.handlers.get(index).context("every handler has its part")?;
         let changelogs = self.changelogs.get(index).map_or(&[][..], Vec::as_slice);
         let mut topics = Vec::with_capacity(handler.topics.len());
@@ -60,7 +61,7 @@ impl Parts {
             let number = u16::try_from(at).context("too many topics")?;
             let changelog = changelogs.get(at);
             let mailbox = Arc::clone(&part.mailbox);
-            let spec = store_spec(handler, state, changelog);
+            let spec = store_spec(handler, keys, changelog);
             let store = LocalStore::start(spec, move |event| {
                 mailbox.put(LoopEvent::Store { topic: number, event });
             });
@@ -77,21 +78,22 @@ impl Parts {
                     .reader_properties(),
                 changelogs: changelogs.iter().map(|changelog| changelog.name.clone()).collect(),
                 stores: topics.iter().map(|topic| Arc::clone(&topic.store)).collect(),
-                version: state.version,
+                version,
             };
             let mailbox = Arc::clone(&part.mailbox);
             let on_event = Box::new(move |event| mailbox.put(LoopEvent::Restore(event)));
             Some(ChangelogReader::start(spec, on_event)?)
         };
-        let lanes = &handler.lanes;
         let settings = KeyedSettings {
             handler: handler.name.clone(),
             group: handler.group_id.clone(),
             topics: handler.topics.clone(),
-            lane_key: LaneRule::description(lanes.ordering, &lanes.lane_key, lanes.no_key),
-            version: state.version,
-            cache_bytes: usize::try_from(state.cache / 2).unwrap_or(usize::MAX),
-            forget_after: state.forget_after,
+            lane_key: keys_of(handler),
+            version,
+            cache_bytes: usize::try_from(keys.cache / 2).unwrap_or(usize::MAX),
+            forget_after: keys.forget_after,
+            has_states: handler.state.is_some(),
+            has_marks: handler.order.is_durable(),
         };
         Ok(Some(Keyed::new(settings, topics, reader, Arc::clone(&part.mailbox))))
     }
@@ -107,15 +109,23 @@ impl Parts {
     }
 }
 
+/// Returns a text that determines the keys of records, and what a gate remembers.
+fn keys_of(handler: &HandlerConfig) -> String {
+    let lanes = &handler.lanes;
+    let lane_key = LaneRule::description(lanes.ordering, &lanes.lane_key, lanes.no_key);
+    let gate = handler.order.gate.as_ref().filter(|gate| gate.durable);
+    gate.map_or(lane_key.clone(), |gate| format!("{lane_key}; {}", gate.description()))
+}
+
 /// Without a topic id, a file can't be recognised after the changelog was created anew, so the state is kept in memory.
-fn store_spec(handler: &HandlerConfig, state: &StateConfig, changelog: Option<&Changelog>) -> StoreSpec {
-    let known = state.dir.as_deref().zip(changelog.and_then(|changelog| changelog.id));
+fn store_spec(handler: &HandlerConfig, keys: &KeysConfig, changelog: Option<&Changelog>) -> StoreSpec {
+    let known = keys.dir.as_deref().zip(changelog.and_then(|changelog| changelog.id));
     let retention = changelog.map(|changelog| changelog.delete_retention / 2);
-    let of_stores = usize::try_from(state.cache / 2).unwrap_or(usize::MAX);
+    let of_stores = usize::try_from(keys.cache / 2).unwrap_or(usize::MAX);
     StoreSpec {
         dir: known.map(|(dir, id)| dir.join(folder(handler, id))),
         cache_bytes: of_stores / handler.topics.len().max(1),
-        trusted_for: retention.map_or(state.keep_for, |retention| retention.min(state.keep_for)),
+        trusted_for: retention.map_or(keys.keep_for, |retention| retention.min(keys.keep_for)),
     }
 }
 

@@ -153,8 +153,8 @@ pub(in crate::app) fn published_topics(config: &Checked) -> Vec<String> {
     let dead_letters = config.handlers.iter().filter_map(|handler| handler.dead_letters.as_ref());
     let dead_letters = dead_letters.flat_map(|dead_letters| &dead_letters.topics);
     let has_changelogs = matches!(config.kafka.cluster, Cluster::Brokers(_));
-    let states = config.handlers.iter().filter_map(|handler| handler.state.as_ref());
-    let changelogs = states.filter(|_| has_changelogs).flat_map(|state| &state.changelogs);
+    let keys = config.handlers.iter().filter_map(|handler| handler.keys.as_ref());
+    let changelogs = keys.filter(|_| has_changelogs).flat_map(|keys| &keys.changelogs);
     let mut topics: Vec<String> = outputs.chain(dead_letters).chain(changelogs).cloned().collect();
     topics.sort_unstable();
     topics.dedup();

@@ -80,7 +80,8 @@ pub(super) fn handler(
             ranges::REVOKE_TIMEOUT,
         ),
         transactions: transactions::transactions(name, handler, kafka, problems),
-        state: state::state(name, handler, kafka, environment, problems),
+        state: state::state(name, handler, problems),
+        keys: state::keys(name, handler, kafka, environment, problems),
         grants: grants::grants(name, &handler.grants, environment, problems),
         outputs: outputs(name, handler, problems),
     }

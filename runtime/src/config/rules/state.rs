@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::Environment;
-use super::super::checked::{Checked, Cluster, KafkaConfig, NoKey, Ordering, StateConfig};
+use super::super::checked::{Checked, Cluster, KafkaConfig, KeysConfig, NoKey, Ordering, StateConfig};
 use super::super::forget_after::ForgetAfter;
 use super::super::problem::Problems;
 use super::super::written_handler as written;
@@ -15,41 +15,57 @@ use super::{gate, names, ranges};
 pub(super) fn state(
     name: &str,
     handler: &written::Handler,
-    kafka: &KafkaConfig,
-    environment: &Environment<'_>,
     problems: &mut Problems<'_, '_>,
 ) -> Option<StateConfig> {
-    let Some(state) = &handler.state else {
-        if handler.keys.is_some() {
-            let text = "`keys` has no effect: the handler has no `state`";
-            problems.warn(&["handlers", name, "keys"], text);
-        }
-        return None;
-    };
+    let state = handler.state.as_ref()?;
     if handler.delivery != Delivery::Transactional {
         problems
             .add(&["handlers", name, "state"], "keyed state needs transactional delivery")
             .remedy(format!("add `delivery = \"transactional\"` to `[handlers.{name}]`"));
     }
     needs_lane_key(name, handler, problems);
+    let in_state = |field| ["handlers", name, "state", field];
+    let max_value = ranges::size(problems, &in_state("max_value"), state.max_value, ranges::STATE_BYTES);
+    Some(StateConfig {
+        max_value: usize::try_from(max_value).unwrap_or(usize::MAX),
+        version: ranges::whole(problems, &in_state("version"), state.version, ranges::STATE_VERSION),
+    })
+}
+
+/// Checks where the records of keys are stored. `None`: the handler has none.
+pub(super) fn keys(
+    name: &str,
+    handler: &written::Handler,
+    kafka: &KafkaConfig,
+    environment: &Environment<'_>,
+    problems: &mut Problems<'_, '_>,
+) -> Option<KeysConfig> {
+    let needed_by = match () {
+        () if handler.state.is_some() => "state",
+        () if gate::is_durable(handler) => "gate",
+        () => {
+            if handler.keys.is_some() {
+                let text =
+                    "`keys` has no effect: the handler has neither a `state` nor a gate with durable memory";
+                problems.warn(&["handlers", name, "keys"], text);
+            }
+            return None;
+        }
+    };
     let default = Keys::default();
     let keys = handler.keys.as_ref().unwrap_or(&default);
     let at = |field| ["handlers", name, "keys", field];
-    let in_state = |field| ["handlers", name, "state", field];
-    let max_value = ranges::size(problems, &in_state("max_value"), state.max_value, ranges::STATE_BYTES);
     let dir = match kafka.cluster {
-        Cluster::Embedded(_) => None, // the embedded broker ends with the process, and so does the state
+        Cluster::Embedded(_) => None, // the embedded broker ends with the process, and so do the records
         Cluster::Brokers(_) => directory(keys, environment),
     };
     if dir.is_none() && matches!(kafka.cluster, Cluster::Brokers(_)) {
         problems
-            .add(&["handlers", name, "state"], "no directory is known for the files of the keyed state")
+            .add(&["handlers", name, needed_by], "no directory is known for the files of its keys")
             .remedy(format!("set `dir` in `[handlers.{name}.keys]`"));
     }
-    Some(StateConfig {
-        max_value: usize::try_from(max_value).unwrap_or(usize::MAX),
-        version: ranges::whole(problems, &in_state("version"), state.version, ranges::STATE_VERSION),
-        changelogs: changelogs(name, handler, keys, problems),
+    Some(KeysConfig {
+        changelogs: changelogs(name, needed_by, handler, keys, problems),
         dir,
         cache: ranges::size(problems, &at("cache"), keys.cache, ranges::STATE_CACHE),
         keep_for: ranges::time(problems, &at("keep_for"), keys.keep_for, ranges::STATE_KEEP),
@@ -87,13 +103,14 @@ fn needs_lane_key(name: &str, handler: &written::Handler, problems: &mut Problem
 /// Returns the changelog of each topic.
 fn changelogs(
     name: &str,
+    needed_by: &str,
     handler: &written::Handler,
     keys: &Keys,
     problems: &mut Problems<'_, '_>,
 ) -> Vec<String> {
     let path = ["handlers", name, "keys", "topic"];
-    // A default that is not a valid name is a problem of `state`.
-    let path: &[&str] = if handler.keys.is_some() { &path } else { &["handlers", name, "state"] };
+    // A default that is not a valid name is a problem of what needs it.
+    let path: &[&str] = if handler.keys.is_some() { &path } else { &["handlers", name, needed_by] };
     if handler.topics.len() > 1 && !keys.topic.contains("{topic}") {
         problems
             .add(path, "the topics of a handler can't share a changelog")
@@ -129,17 +146,18 @@ fn changelogs(
 /// Reports changelogs that another handler uses in any way.
 pub(super) fn shared_changelogs(checked: &Checked, problems: &mut Problems<'_, '_>) {
     for handler in &checked.handlers {
-        let Some(state) = &handler.state else { continue };
+        let Some(keys) = &handler.keys else { continue };
         for other in checked.handlers.iter().filter(|other| other.name != handler.name) {
             let dead_letters = other.dead_letters.iter().flat_map(|dead_letters| &dead_letters.topics);
-            let changelogs = other.state.iter().flat_map(|state| &state.changelogs);
+            let changelogs = other.keys.iter().flat_map(|keys| &keys.changelogs);
             let outputs = other.outputs.iter().map(|output| &output.topic);
             let mut used = other.topics.iter().chain(dead_letters).chain(changelogs).chain(outputs);
-            if let Some(topic) = used.find(|topic| state.changelogs.contains(topic)) {
+            if let Some(topic) = used.find(|topic| keys.changelogs.contains(topic)) {
                 let (name, other) = (&handler.name, &other.name);
+                let needed_by = if handler.state.is_some() { "state" } else { "gate" };
                 problems
                     .add(
-                        &["handlers", name, "state"],
+                        &["handlers", name, needed_by],
                         format!(
                             "`{topic}`, the changelog of the handler `{name}`, is also a topic of `{other}`"
                         ),

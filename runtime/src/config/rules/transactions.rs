@@ -7,7 +7,7 @@ use super::super::problem::Problems;
 use super::super::written_handler as written;
 use super::super::written_retry::OnExhausted;
 use super::super::written_transactions::{Delivery, OnRefusedOutput};
-use super::ranges;
+use super::{gate, ranges};
 
 /// The limits of settled events of a handler with HTTP requests that no transaction has claimed: after a crash they run again,
 /// and repeat their requests. The time is at least twice the interval, so that a running system does not reach it.
@@ -77,8 +77,8 @@ pub(super) fn transactions(
             &["handlers", name, "delivery"],
             "the embedded broker has no transactions: delivery is at least once there",
         );
-        // Keyed state belongs to transactions, even if they are not atomic.
-        return handler.state.is_some().then_some(checked);
+        // Records of keys belong to transactions, even if they are not atomic.
+        return (handler.state.is_some() || gate::is_durable(handler)).then_some(checked);
     }
     Some(checked)
 }

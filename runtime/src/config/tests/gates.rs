@@ -94,23 +94,32 @@ fn dead_letters_of_a_gate_have_a_topic() {
 }
 
 #[test]
-fn durable_memory_is_not_available_yet() {
+fn durable_memory_needs_transactions() {
     let refused = |lines: &str, part: &str, remedy: &str| expect_refused(&with_gate(lines), &[part, remedy]);
     refused(
         "rule = \"newest\"\nby = \"header:version\"",
-        "`memory = \"durable\"`, the default, is not available yet",
-        "set `memory = \"session\"` in `[handlers.orders.gate]`",
+        "`memory = \"durable\"`, the default, needs transactional delivery",
+        "or set `memory = \"session\"` in `[handlers.orders.gate]`",
     );
     refused(
         &format!("{WINDOW}\nmemory = \"durable\""),
-        "`memory = \"durable\"` is not available yet",
-        "session",
+        "`memory = \"durable\"` needs transactional delivery",
+        "add `delivery = \"transactional\"` to `[handlers.orders]`",
     );
     refused(
         &format!("{CONSECUTIVE}\nfirst = 1"),
-        "`rule = \"consecutive\"` is not available yet: it needs durable memory",
-        "use \"newest\" or \"window\"",
+        "`memory = \"durable\"`, the default, needs transactional delivery",
+        "add `delivery = \"transactional\"` to `[handlers.orders]`",
     );
+    let text = with_gate(&format!("{CONSECUTIVE}\nfirst = 1"));
+    let text = text.replace("[handlers.orders]\n", "[handlers.orders]\ndelivery = \"transactional\"\n");
+    let checked = expect_accepted(&text);
+    let handler = &checked.handlers[0];
+    let keys = handler.keys.as_ref().expect("durable marks have keys");
+    assert!(handler.order.is_durable() && handler.state.is_none());
+    assert_eq!(keys.changelogs, ["orders.orders.keys"]);
+    let limits = handler.core_config(64 << 20).transactions.expect("transactional delivery");
+    assert!(limits.key_records && !limits.keyed_state && limits.event_bytes > 0);
     expect_refused(
         &with("", "[handlers.orders.duplicates]\nid = \"header:id\""),
         &["is not available yet", "set `memory = \"session\"` in `[handlers.orders.duplicates]`"],
@@ -298,7 +307,7 @@ fn what_gates_need_of_the_handler() {
         "start = \"latest\"\nlanes.lane_key = \"header:k\"",
         &format!("{CONSECUTIVE}\nfirst = \"any\"\npartitioned_by_lane_key = true"),
     ));
-    let report = any.map(|_| ()).expect_err("not available yet");
+    let report = any.map(|_| ()).expect_err("no transactional delivery");
     assert!(!report.contains("whole log") && !report.contains("other partitions"), "{report}");
     expect_accepted(&gate("retry.scope = \"partition\"", NEWEST));
 }

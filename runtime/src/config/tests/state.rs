@@ -18,14 +18,15 @@ fn with_state(settings: &str) -> String {
 fn keyed_state_has_a_changelog_per_topic_and_a_directory() {
     let checked = expect_accepted(&with_state("[handlers.orders.keys]\ndir = \"keys\"\ncache = \"1GiB\""));
     let state = checked.handlers[0].state.as_ref().expect("state is configured");
-    assert_eq!((state.max_value, state.version, state.cache), (512 << 10, 2, 1 << 30));
-    assert_eq!(state.changelogs, ["orders.orders.keys"]);
-    assert_eq!(state.dir.as_deref(), Some(Path::new("etc/keys")));
+    let keys = checked.handlers[0].keys.as_ref().expect("a state has keys");
+    assert_eq!((state.max_value, state.version, keys.cache), (512 << 10, 2, 1 << 30));
+    assert_eq!(keys.changelogs, ["orders.orders.keys"]);
+    assert_eq!(keys.dir.as_deref(), Some(Path::new("etc/keys")));
     let core = checked.handlers[0].core_config(64 << 20);
     assert!(core.transactions.expect("transactional delivery").keyed_state);
     let default = expect_accepted(&with_state(""));
-    let state = default.handlers[0].state.as_ref().expect("state is configured");
-    assert_eq!(state.dir.as_deref(), Some(Path::new("/home/somebody/.local/state/keylane/state")));
+    let keys = default.handlers[0].keys.as_ref().expect("a state has keys");
+    assert_eq!(keys.dir.as_deref(), Some(Path::new("/home/somebody/.local/state/keylane/state")));
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn a_state_without_what_it_needs_is_refused() {
 fn a_state_is_kept_for_ever_unless_an_age_is_configured() {
     let age = |keys: &str| {
         let checked = expect_accepted(&with_state(keys));
-        checked.handlers[0].state.as_ref().expect("state is configured").forget_after
+        checked.handlers[0].keys.as_ref().expect("a state has keys").forget_after
     };
     assert_eq!(age(""), None);
     assert_eq!(age("[handlers.orders.keys]\nforget_after = \"never\""), None);
@@ -66,6 +67,6 @@ fn a_state_is_kept_for_ever_unless_an_age_is_configured() {
 #[test]
 fn keys_without_a_state_are_warned_about() {
     let warnings = expect_accepted(&with(TRANSACTIONAL, "[handlers.orders.keys]\ncache = \"1GiB\"")).warnings;
-    let expected = "`keys` has no effect: the handler has no `state`";
+    let expected = "`keys` has no effect: the handler has neither a `state` nor a gate with durable memory";
     assert!(warnings.iter().any(|warning| warning.contains(expected)), "{warnings:?}");
 }

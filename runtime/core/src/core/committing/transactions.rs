@@ -96,7 +96,8 @@ impl Transactions {
         shares: bool,
     ) -> SettleNumber {
         self.last_number.0 += u64::from(!shares);
-        self.kept_bytes += state.unclaimed.push(self.last_number, Some(offset), effect_bytes);
+        let bytes = effect_bytes + self.limits.event_bytes;
+        self.kept_bytes += state.unclaimed.push(self.last_number, Some(offset), bytes);
         self.count(now, state, 1);
         self.last_number
     }

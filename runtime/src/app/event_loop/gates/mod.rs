@@ -1,6 +1,7 @@
 //! What the core's gates need of the shell: order values, gate keys and ids of events ([`Gates::read`]), what is remembered of
 //! keys ([`memory`]), and whether that is still true when a partition is assigned again ([`last_commits`]).
 
+mod durable;
 mod last_commits;
 mod memory;
 
@@ -11,12 +12,14 @@ use keylane_core::{
     CommitEntry, CommitId, EventId, EventOrder, GateKey, GateRule, KeyMemory, Known, LookUpId, MemoryChange,
     Partition,
 };
+use keylane_state::{KeyBytes, RecordError};
 use sha2::{Digest as _, Sha256};
 
 use crate::admit::{ArenaRecord, EnteredKey, FieldReader, KeyIdentities, OrderValueRule};
 use crate::config::OrderConfig;
 
 use super::publishing::was_redriven;
+use durable::DurableMemory;
 use last_commits::LastCommits;
 use memory::SessionMemory;
 
@@ -35,6 +38,12 @@ pub(in crate::app) struct Gates {
     seed: foldhash::quality::RandomState,
     takes_filtered: bool,
     memory: SessionMemory,
+    /// `None`: what is remembered is kept in `memory`.
+    durable: Option<DurableMemory>,
+    /// Answers of the changelog that the core has not got.
+    answers: VecDeque<(LookUpId, KeyMemory)>,
+    /// The answer that the core gets.
+    answer: KeyMemory,
     last_commits: LastCommits,
     /// Requests of the core that are not answered.
     look_ups: VecDeque<LookUp>,
@@ -93,6 +102,9 @@ impl Gates {
                 seed: foldhash::quality::RandomState::default(),
                 takes_filtered: gate.is_some_and(|gate| matches!(gate.rule.rule, GateRule::Consecutive(_))),
                 memory: SessionMemory::new(limit, usize::try_from(keep_ids).unwrap_or(usize::MAX)),
+                durable: config.is_durable().then(DurableMemory::default),
+                answers: VecDeque::new(),
+                answer: KeyMemory::default(),
                 last_commits: LastCommits::new(!transactional),
                 look_ups: VecDeque::new(),
                 orders: Vec::new(),
@@ -173,7 +185,7 @@ impl Gates {
         }
         let OrderOfEvent { value, id, tombstone, redriven, .. } = event;
         let (key, id_key) = (GateKey(number), GateKey(lane.number));
-        let known = self.memory.known(partition, number);
+        let known = if self.durable.is_some() { Known::No } else { self.memory.known(partition, number) };
         self.orders.push(EventOrder { key, value, id, id_key, tombstone, filtered, redriven, known });
     }
 
@@ -194,6 +206,7 @@ impl Gates {
 
     /// Takes the end of a key's last event.
     pub(super) fn key_ended(&mut self, partition: Partition, number: u64) {
+        self.durable.iter_mut().for_each(|durable| durable.idle(partition, number));
         self.memory.idle(partition, number);
     }
 
@@ -219,8 +232,52 @@ impl Gates {
             delivered: Vec::new(),
             ids: Vec::new(),
         };
+        if let Some((request, memory)) = self.answers.pop_front() {
+            self.answer = memory;
+            return Some((request, &self.answer));
+        }
         let LookUp { request, partition, key } = self.look_ups.pop_front()?;
         Some((request, self.memory.get(partition, key.0).unwrap_or(&NOTHING)))
+    }
+
+    // -- durable memory -----------------------------------------------------------------------------
+
+    /// Returns whether what is remembered is kept in the changelog.
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable.is_some()
+    }
+
+    /// The memory of a key is loaded from the changelog. Returns the key of its mark record.
+    pub(super) fn load(
+        &mut self,
+        request: LookUpId,
+        (partition, key): (Partition, GateKey),
+        identities: &KeyIdentities,
+    ) -> Option<KeyBytes> {
+        let bytes = identities.key(partition, key.0)?;
+        Some(self.durable.as_mut()?.look_up(request, (partition, key.0), bytes))
+    }
+
+    /// The memory of a key was loaded.
+    pub(super) fn loaded(&mut self, request: LookUpId, value: Option<&[u8]>) -> Result<(), RecordError> {
+        let memory = durable::decoded(value)?;
+        let known = self.durable.as_mut().and_then(|durable| durable.loaded(request, memory));
+        self.answers.extend(known.map(|memory| (request, memory.clone())));
+        Ok(())
+    }
+
+    /// Applies these changes, and passes the mark records that they leave to `keep`.
+    pub(super) fn change(
+        &mut self,
+        changes: &[MemoryChange],
+        mut keep: impl FnMut(&MemoryChange, &KeyBytes, Option<&[u8]>),
+    ) {
+        let Some(durable) = &mut self.durable else { return };
+        for change in changes {
+            let changed = durable.change(change.partition, change.key.0, change.change);
+            let (key, value) = changed.expect("a key that changes has an event");
+            keep(change, key, value.as_deref());
+        }
     }
 
     // -- ownership ----------------------------------------------------------------------------------

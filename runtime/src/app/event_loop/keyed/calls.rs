@@ -13,7 +13,7 @@ use super::Keyed;
 use super::partitions::Step;
 
 /// Bytes in the queue of a store at which calls wait for it: its file fails, or it is slower than the handler.
-const QUEUED_MAX: usize = 64 << 20;
+pub(super) const QUEUED_MAX: usize = 64 << 20;
 
 /// The calls of a handler with keyed state.
 #[derive(Default)]
@@ -52,6 +52,12 @@ impl StatefulCalls {
         let waiting = self.waiting.remove(&call)?;
         self.loads.retain(|_, load| load.call != call);
         Some(waiting.call)
+    }
+
+    /// Returns a token for a load.
+    pub(super) fn next_token(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
     }
 
     /// Returns the number of calls that wait for states.
@@ -114,8 +120,7 @@ impl Keyed {
         }
         self.calls.waiting.insert(id, waiting);
         for (partition, lanes) in missing {
-            self.calls.last_token += 1;
-            let token = self.calls.last_token;
+            let token = self.calls.next_token();
             self.calls.loads.insert(token, Load { call: id, partition, lanes });
             self.send_load(token);
         }
@@ -138,6 +143,7 @@ impl Keyed {
         let loads = self.calls.loads.iter().filter(|(_, load)| load.partition == partition);
         let tokens: Vec<u64> = loads.map(|(token, _)| *token).collect();
         tokens.into_iter().for_each(|token| self.send_load(token));
+        self.load_marks_again(partition);
     }
 
     /// Ends the loads of a partition that is not owned any more. A call with lanes of other partitions runs without these

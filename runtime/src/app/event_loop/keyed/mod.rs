@@ -6,6 +6,7 @@
 
 mod calls;
 mod forgetting;
+mod marks;
 mod partitions;
 mod records;
 mod view;
@@ -29,6 +30,8 @@ use super::mailbox::{LoopEvent, Mailbox};
 use super::{Calling, EventLoop, Reading};
 use calls::StatefulCalls;
 use forgetting::{Expired, Found};
+pub(super) use marks::FoundMark;
+use marks::MarkLoads;
 use partitions::{OwnedStates, Resolved};
 pub(super) use records::KeyRecords;
 
@@ -59,6 +62,10 @@ pub(in crate::app) struct KeyedSettings {
     pub(in crate::app) cache_bytes: usize,
     /// How long a state is kept that does not change; `None`: for ever.
     pub(in crate::app) forget_after: Option<Duration>,
+    /// Whether calls get states.
+    pub(in crate::app) has_states: bool,
+    /// Whether a gate remembers marks.
+    pub(in crate::app) has_marks: bool,
 }
 
 /// The keyed state of one handler.
@@ -71,6 +78,7 @@ pub(in crate::app) struct Keyed {
     reader: Option<ChangelogReader>,
     owned: BTreeMap<Partition, OwnedStates>,
     calls: StatefulCalls,
+    mark_loads: MarkLoads,
     last_session: u64,
     /// Reused: the record of a state.
     record: Vec<u8>,
@@ -100,6 +108,7 @@ impl Keyed {
             reader,
             owned: BTreeMap::new(),
             calls: StatefulCalls::default(),
+            mark_loads: MarkLoads::default(),
             last_session: 0,
             record: Vec::new(),
             restores: 0,
@@ -155,6 +164,10 @@ impl EventLoop {
                 let partition = Partition { topic, number: partition };
                 if let Some(resolved) = keyed.loaded_binding(partition, session, token, &values) {
                     return self.resolved(Some(resolved));
+                }
+                if keyed.is_mark_load(token) {
+                    let found = keyed.mark_loaded(partition, session, token, values);
+                    return found.into_iter().for_each(|found| self.mark_found(found));
                 }
                 match keyed.loaded(partition, session, token, values) {
                     Ok(calls) => calls.into_iter().for_each(|call| self.calling.enqueue(call)),
@@ -226,6 +239,7 @@ impl EventLoop {
     pub(super) fn give_states(&mut self, call: Box<Call>) {
         match &mut self.keyed {
             None => self.calling.enqueue(call),
+            Some(keyed) if !keyed.settings.has_states => self.calling.enqueue(call),
             Some(keyed) => match keyed.give_states(call) {
                 Ok(Some(call)) => self.calling.enqueue(call),
                 Ok(None) => {}
@@ -250,7 +264,7 @@ pub(super) fn look_up_start(keyed: &mut Option<Keyed>, source: &mut Source, part
 
 /// Remembers the keys of the lanes of a call that begins.
 pub(super) fn begin_call(keyed: &mut Option<Keyed>, dispatch: &Dispatch<'_>, reading: &Reading) {
-    if let Some(keyed) = keyed {
+    if let Some(keyed) = keyed.as_mut().filter(|keyed| keyed.settings.has_states) {
         keyed.begin_call(dispatch, reading);
     }
 }

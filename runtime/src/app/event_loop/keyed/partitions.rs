@@ -23,6 +23,8 @@ pub(super) struct OwnedStates {
     found: Option<StartPosition>,
     pub(super) ownership: Option<OwnershipId>,
     pub(super) states: KeyStates,
+    /// What a gate remembers.
+    pub(super) marks: KeyStates,
     pub(super) identity: BindingIdentity,
     file: FileIdentity,
     /// The time at which the start was found, in milliseconds since 1970: before the end of the changelog is requested.
@@ -106,6 +108,7 @@ impl Keyed {
             found: Some(found),
             ownership: None,
             states: KeyStates::new(0),
+            marks: KeyStates::new(0),
             identity,
             file,
             found_ms: now_ms,
@@ -128,8 +131,12 @@ impl Keyed {
 
     /// Divides the memory for recent states over the partitions.
     fn share_cache(&mut self) {
-        let share = self.settings.cache_bytes / self.owned.len().max(1);
-        self.owned.values_mut().for_each(|owned| owned.states.limit_cache(share));
+        let kinds = usize::from(self.settings.has_states) + usize::from(self.settings.has_marks);
+        let share = self.settings.cache_bytes / self.owned.len().max(1) / kinds.max(1);
+        for owned in self.owned.values_mut() {
+            owned.states.limit_cache(if self.settings.has_states { share } else { 0 });
+            owned.marks.limit_cache(if self.settings.has_marks { share } else { 0 });
+        }
     }
 
     fn session(&mut self, partition: Partition, session: SessionId) -> Option<&mut OwnedStates> {
@@ -280,6 +287,7 @@ impl Keyed {
             states.store.close(partition.number, owned.session);
         }
         self.end_loads(partition);
+        self.end_mark_loads(partition);
         self.share_cache();
     }
 

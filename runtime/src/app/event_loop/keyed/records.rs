@@ -97,6 +97,7 @@ impl Keyed {
                 batch.push_to(Some(entry.partition.number), &record);
             };
             owned.states.claimed(claim.through.0, &mut push);
+            owned.marks.claimed(claim.through.0, &mut push);
             owned.binding.clear();
             owned.identity.encode(entry.offset, entry.metadata_in(metadata).as_bytes(), &mut owned.binding);
             push(&BINDING_KEY, Some(&owned.binding));
@@ -113,6 +114,7 @@ impl Keyed {
             let Some((_, states)) = self.topics.get(usize::from(partition.topic)) else { continue };
             if let Some(claim) = claims.iter().find(|claim| claim.ownership == ownership) {
                 let mut entries = owned.states.committed(claim.through.0, *began_ms);
+                entries.extend(owned.marks.committed(claim.through.0, *began_ms));
                 if let Some(states) = owned.deletion_committed(claim.through.0) {
                     self.forgotten += states;
                     self.search_at = Duration::ZERO; // the search continues

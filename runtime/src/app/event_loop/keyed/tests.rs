@@ -32,6 +32,8 @@ fn keyed_with(cache_bytes: usize, forget_after: Option<Duration>) -> (Keyed, Rec
         version: 1,
         cache_bytes: 0,
         forget_after,
+        has_states: true,
+        has_marks: false,
     };
     let topics = vec![TopicStates { store: Arc::new(store.expect("a thread")), changelog: None }];
     let mailbox = Arc::new(Mailbox::new(Wake::new().expect("a file descriptor")));

@@ -1,7 +1,7 @@
 //! `[handlers.NAME.gate]` and `[handlers.NAME.duplicates]`.
 
+mod durable;
 mod rules;
-mod unavailable;
 mod values;
 mod warnings;
 
@@ -39,7 +39,8 @@ pub(super) fn order(name: &str, handler: &Handler, problems: &mut Problems<'_, '
     if is_used(handler) {
         needs_lanes(name, handler, problems);
     }
-    unavailable::refuse_durable_memory(name, handler, problems);
+    durable::needs_transactions(name, handler, problems);
+    durable::refuse_durable_ids(name, handler, problems);
     let gate = handler.gate.as_ref().map(|gate| InGate { name, handler, gate });
     OrderConfig {
         marks_memory: gate.as_ref().map_or(MARKS_MEMORY, |gate| {
@@ -111,6 +112,7 @@ impl InGate<'_> {
             // After a problem, the value is not used.
             by: by.unwrap_or(super::super::checked::OrderBy::Timestamp),
             key: self.key(problems),
+            durable: memory_of(self.gate) == GateMemory::Durable,
         }
     }
 
@@ -152,6 +154,11 @@ fn duplicates(name: &str, handler: &Handler, problems: &mut Problems<'_, '_>) ->
             window: ranges::time(problems, &at("window"), written.window, ranges::DUPLICATES_WINDOW),
         },
     })
+}
+
+/// Returns whether the marks of the handler's gate are kept in a changelog.
+pub(super) fn is_durable(handler: &Handler) -> bool {
+    handler.gate.as_ref().is_some_and(|gate| memory_of(gate) == GateMemory::Durable)
 }
 
 /// Returns where the marks of a gate are kept.

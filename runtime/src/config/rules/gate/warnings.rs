@@ -8,9 +8,10 @@ use super::super::super::problem::Problems;
 /// Warns about consequences that are easily overlooked.
 pub(in crate::config::rules) fn warn(handler: &HandlerConfig, problems: &mut Problems<'_, '_>) {
     let name = handler.name.as_str();
-    let rule = handler.order.gate.as_ref().map(|gate| gate.rule.rule);
-    match rule {
-        Some(GateRule::Newest(_)) => problems.warn(
+    let gate = handler.order.gate.as_ref();
+    let is_durable = gate.is_some_and(|gate| gate.durable);
+    match gate.map(|gate| gate.rule.rule) {
+        Some(GateRule::Newest(_)) if !is_durable => problems.warn(
             &["handlers", name, "gate", "memory"],
             "with `memory = \"session\"`, the newest values are forgotten when a partition gets another owner: older states that \
              still come are then delivered until a newer one comes, and the last of them may stay",
@@ -19,7 +20,7 @@ pub(in crate::config::rules) fn warn(handler: &HandlerConfig, problems: &mut Pro
             &["handlers", name, "gate", "rule"],
             "after an event that can't be handled, the next one of its key runs: set `retry.on_exhausted = \"stop\"` if it must not",
         ),
-        Some(GateRule::Consecutive(_) | GateRule::Window(_)) | None => {}
+        Some(GateRule::Consecutive(_) | GateRule::Newest(_) | GateRule::Window(_)) | None => {}
     }
     if handler.order.duplicates.is_some() {
         problems.warn(

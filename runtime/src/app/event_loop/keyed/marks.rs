@@ -1,0 +1,112 @@
+//! What gates remember of keys with durable memory: mark records, in the same changelogs and stores as states. A gate asks for
+//! the mark record of a key with events; the changes of settled events are uncommitted like states.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keylane_core::{LookUpId, OwnershipId, Partition, SettleNumber};
+use keylane_state::{KeyBytes, SessionId, StateValue};
+
+use super::Keyed;
+use super::calls::QUEUED_MAX;
+use super::partitions::Step;
+
+/// The loads of mark records.
+#[derive(Default)]
+pub(super) struct MarkLoads {
+    by_token: BTreeMap<u64, MarkLoad>,
+}
+
+struct MarkLoad {
+    request: LookUpId,
+    partition: Partition,
+    key: KeyBytes,
+}
+
+/// A mark record that was looked up.
+pub(in crate::app::event_loop) struct FoundMark {
+    pub(in crate::app::event_loop) request: LookUpId,
+    /// The key of the record.
+    pub(in crate::app::event_loop) key: KeyBytes,
+    pub(in crate::app::event_loop) value: StateValue,
+}
+
+impl Keyed {
+    /// Looks up the mark record of a key; `None`: the store answers later, or the ownership has ended.
+    pub(in crate::app::event_loop) fn look_up_mark(
+        &mut self,
+        request: LookUpId,
+        (partition, ownership): (Partition, OwnershipId),
+        key: KeyBytes,
+    ) -> Option<FoundMark> {
+        // While the store does not keep up, gates wait for it, as calls do.
+        let store = self.topics.get(usize::from(partition.topic)).map(|(_, states)| &states.store);
+        let keeps_up = store.is_some_and(|store| store.queued() < QUEUED_MAX);
+        let owned = self.owned.get_mut(&partition).filter(|owned| owned.ownership == Some(ownership))?;
+        if keeps_up
+            && owned.step == Step::Ready
+            && let Some(value) = owned.marks.get(&key)
+        {
+            return Some(FoundMark { request, key, value });
+        }
+        let token = self.calls.next_token();
+        self.mark_loads.by_token.insert(token, MarkLoad { request, partition, key });
+        self.send_mark_load(token);
+        None
+    }
+
+    fn send_mark_load(&self, token: u64) {
+        let Some(MarkLoad { partition, key, .. }) = self.mark_loads.by_token.get(&token) else { return };
+        let Some(owned) = self.owned.get(partition).filter(|owned| owned.step == Step::Ready) else { return };
+        if let Some(states) = self.states_of(*partition) {
+            states.store.load(partition.number, owned.session, token, vec![key.clone()]);
+        }
+    }
+
+    /// Sends the loads of a partition whose store was restored.
+    pub(super) fn load_marks_again(&self, partition: Partition) {
+        let loads = self.mark_loads.by_token.iter().filter(|(_, load)| load.partition == partition);
+        loads.for_each(|(&token, _)| self.send_mark_load(token));
+    }
+
+    /// Ends the loads of a partition that is not owned any more.
+    pub(super) fn end_mark_loads(&mut self, partition: Partition) {
+        self.mark_loads.by_token.retain(|_, load| load.partition != partition);
+    }
+
+    /// Returns whether a load is that of a mark record.
+    pub(in crate::app::event_loop) fn is_mark_load(&self, token: u64) -> bool {
+        self.mark_loads.by_token.contains_key(&token)
+    }
+
+    /// Takes the answer to the load of a mark record.
+    pub(in crate::app::event_loop) fn mark_loaded(
+        &mut self,
+        partition: Partition,
+        session: SessionId,
+        token: u64,
+        values: Vec<StateValue>,
+    ) -> Option<FoundMark> {
+        let owned = self.owned.get_mut(&partition).filter(|owned| owned.session == session)?;
+        let MarkLoad { request, key, .. } = self.mark_loads.by_token.remove(&token)?;
+        let value = values.into_iter().next().flatten();
+        // What is known here is newer than what the store has.
+        owned.marks.loaded(&key, value.clone());
+        let value = owned.marks.get(&key).unwrap_or(value);
+        Some(FoundMark { request, key, value })
+    }
+
+    /// Keeps the mark record that a settled event has left.
+    pub(in crate::app::event_loop) fn remember(
+        &mut self,
+        (partition, ownership): (Partition, OwnershipId),
+        number: SettleNumber,
+        key: &KeyBytes,
+        value: Option<&[u8]>,
+    ) {
+        let owned = self.owned.get_mut(&partition).filter(|owned| owned.ownership == Some(ownership));
+        if let Some(owned) = owned {
+            owned.marks.changed_again(number.0, key, value.map(Arc::from));
+        }
+    }
+}
