@@ -31,7 +31,11 @@ impl World {
             Action::DeadLetter(dead_letter) => self.dead_letter(p, &dead_letter),
             Action::Commit { id, entries, metadata } => self.commit(p, id, entries, metadata),
             Action::KeepEffects { effects } => self.keep_effects(p, effects),
-            Action::RequestLogEnds { .. } | Action::LookUpKey { .. } | Action::RememberKeys { .. } => {}
+            Action::RequestLogEnds { partitions } => self.request_log_ends(p, partitions),
+            Action::LookUpKey { request, partition, ownership, key, arena_slot } => {
+                self.look_up_key(p, (request, key), (partition, ownership), arena_slot);
+            }
+            Action::RememberKeys { changes } => self.remember_keys(p, changes),
             Action::DropEffects { ownership } => self.drop_effects(p, ownership),
             Action::ForgetStates { partition, number } => self.forget_states(p, partition, number),
             Action::BeginTransaction { id, entries, claims, metadata } => {
@@ -53,10 +57,8 @@ impl World {
                 match reason {
                     PartitionStop::UnreadableSet => self.accept_offset(index),
                     PartitionStop::UnusableState => self.call_operator_to_repair(),
-                    PartitionStop::OutOfRange
-                    | PartitionStop::OtherTopic
-                    | PartitionStop::OutputRefused
-                    | PartitionStop::Gap => {}
+                    PartitionStop::OutOfRange | PartitionStop::OtherTopic | PartitionStop::OutputRefused => {}
+                    PartitionStop::Gap => self.saw(Seen::GatesStopped),
                 }
             }
             Action::StopHandler { partition, offset, .. } => {
@@ -73,7 +75,10 @@ impl World {
     fn release_rows(&mut self, p: usize, slots: &[ArenaSlot]) {
         for &arena_slot in slots {
             match self.processes[p].release(arena_slot) {
-                Some((index, offset)) => self.note(p, "release", Some(index), offset, 0),
+                Some((index, offset)) => {
+                    self.note(p, "release", Some(index), offset, 0);
+                    self.release_gated(p, arena_slot, offset);
+                }
                 None => {
                     let text = format!("process {p} releases {arena_slot:?}, which is empty");
                     self.report_violation("I-slots", text, None, -1);
@@ -89,6 +94,7 @@ impl World {
                 self.processes[p].parts[index].ownership = Some(ownership.0);
                 self.note(p, "ownership", Some(index), offset, ownership.0 as i64);
                 self.begin_session(p, index, ownership.0);
+                self.begin_gates(p, index, ownership.0);
                 if claimed > 0 {
                     self.saw(Seen::SetsApplied);
                 }
@@ -98,6 +104,7 @@ impl World {
                 self.note(p, "ownership ended", Some(index), -1, ownership.0 as i64);
                 self.processes[p].ended.insert(ownership.0);
                 self.end_session(p, index, ownership.0);
+                self.end_gates(p, index, ownership.0);
                 self.check_dropped(p, ownership.0);
                 self.check_dropped_effects(p, ownership.0);
             }
@@ -109,15 +116,16 @@ impl World {
                 });
             }
             Notice::TopicRecreated { .. } => self.saw(Seen::TopicsReplaced),
-            Notice::Skipped { partition, offset, .. } => {
+            Notice::Skipped { partition, offset, call, reason, .. } => {
                 let index = self.index(partition);
                 self.record_skipped(p, index, offset);
+                self.skip_gated(p, index, offset, (call, reason));
             }
+            Notice::GapClosed(gap) => self.gap_closed(p, gap),
             Notice::OffsetsSkipped { .. }
             | Notice::Repositioned { .. }
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
-            | Notice::GapClosed(_)
             | Notice::StaleRedrive { .. }
             | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. } => {}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use keylane_core::{CallId, Dispatch, FailedEvent, OnExhausted, Reason, RetryScope};
 
+use super::gates::is_of_gate;
 use super::log::Lane;
 use super::plan::Micros;
 use super::process::{CallRow, key_of};
@@ -62,7 +63,8 @@ impl World {
         let retry_state = self.retry_state(p, row);
         retry_state.charged += 1;
         let charged = retry_state.charged;
-        let timestamp = row.offset * 7 - 1;
+        let record = self.record_of(row.partition, row.incarnation, row.offset);
+        let timestamp = record.map_or(row.offset * 7 - 1, |record| record.timestamp);
         let age = Duration::from_millis((wall - timestamp).max(0) as u64);
         if charged >= retry.max_attempts {
             self.failed_permanently(p, id, row, reason);
@@ -106,7 +108,9 @@ impl World {
 
     pub(crate) fn check_dead_letter(&mut self, p: usize, dead_letter: &FailedEvent, row: &CallRow) {
         let process = &self.processes[p];
-        let expected = if dead_letter.reason == Reason::NoLaneKey {
+        let expected = if is_of_gate(dead_letter.reason) {
+            Some(dead_letter.reason) // the explanation of the step checks it
+        } else if dead_letter.reason == Reason::NoLaneKey {
             Some(Reason::NoLaneKey)
                 .filter(|_| self.plan.rejects_unkeyed && matches!(row.lane, Lane::Unkeyed(_)))
         } else {
@@ -191,6 +195,12 @@ impl World {
         if process.rounds.get(&ownership).is_some_and(|&last| offset > last) {
             process.rounds.remove(&ownership);
         }
+    }
+
+    /// Whether the event gets no further attempt.
+    pub(crate) fn has_failed(&self, p: usize, row: &CallRow) -> bool {
+        let state = self.processes[p].retry_states.get(&(row.ownership, row.offset));
+        state.is_some_and(|state| state.failed_permanently.is_some())
     }
 
     fn retry_state(&mut self, p: usize, row: &CallRow) -> &mut RetryState {

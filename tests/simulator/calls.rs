@@ -77,7 +77,9 @@ impl World {
         });
         let inside = self.processes[p].ends[index].is_none_or(|end| row.offset < end);
         self.require(inside, "I-end", index, row.offset, || format!("process {p} reads past its end"));
-        let valid = row.timestamp == row.offset * 7 - 1;
+        let incarnation = kept.map_or(0, |kept| kept.incarnation);
+        let record = self.record_of(index, incarnation, row.offset);
+        let valid = record.is_none_or(|record| record.timestamp == row.timestamp);
         self.require(valid, "I-slots", index, row.offset, || {
             format!("{row:?} has the timestamp of another event")
         });
@@ -156,12 +158,16 @@ impl World {
             let (index, lane) = (first.partition, first.lane);
             let ordered = group.is_sorted_by(|a, b| {
                 (a.partition, a.lane, a.ownership) == (b.partition, b.lane, b.ownership)
-                    && a.offset < b.offset
+                    && (a.offset < b.offset || self.is_gated())
             });
             self.require(ordered, "I-protocol", index, first.offset, || {
                 format!("the rows of a lane belong to several lanes or are not in order: {group:?}")
             });
-            self.check_front(p, call, group);
+            if self.is_gated() {
+                self.dispatch_gated(p, group);
+            } else {
+                self.check_front(p, call, group);
+            }
             let other = self.processes[p].lanes_in_flight.insert((index, lane), key_of(call));
             self.require(other.is_none(), "I5 one call per lane", index, first.offset, || {
                 format!("process {p} dispatches {lane:?} again; call {other:?} still runs")

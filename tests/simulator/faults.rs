@@ -261,6 +261,7 @@ impl World {
         self.note(0, "heal", None, -1, 0);
         self.stage = Stage::Healing;
         self.plan.heal();
+        self.resend_values();
         self.bring_coordinator_back();
         let reset = self.logs.iter().any(|log| log.offsets_reset);
         let reset = reset || (0..self.logs.len()).any(|index| self.is_unbound(index));

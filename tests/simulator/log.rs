@@ -2,6 +2,7 @@
 
 use keylane_core::{Admission, Partition};
 
+use super::gates::RecordOrder;
 use super::plan::{Class, Plan};
 use super::rng::Rng;
 
@@ -47,6 +48,10 @@ pub(crate) struct Record {
     pub(crate) claimed_with_effects: bool,
     /// Transactional delivery: offsets were reset, so it may be repeated or lost.
     pub(crate) waived: bool,
+    /// Milliseconds since the simulation began; −1: none.
+    pub(crate) timestamp: i64,
+    /// With gates: its order.
+    pub(crate) order: RecordOrder,
 }
 
 /// Why an event fails.
@@ -110,8 +115,16 @@ impl Log {
         if rng.percent(plan.gaps) {
             self.end += rng.range(1, 4) as i64;
         }
-        let offset = self.end;
         let key = (!rng.percent(plan.keyless)).then(|| rng.below(plan.keys));
+        self.append(plan, rng, key);
+        if rng.percent(plan.gaps / 4) {
+            self.end += 1;
+        }
+    }
+
+    /// Appends a record with this key.
+    pub(crate) fn append(&mut self, plan: &Plan, rng: &mut Rng, key: Option<u64>) {
+        let offset = self.end;
         let filtered = rng.percent(plan.filtered);
         let has_outputs = rng.percent(plan.outputs) && !filtered;
         let fails = plan.has(Class::Poison) && rng.percent(4) && !filtered;
@@ -138,11 +151,10 @@ impl Log {
             effects: 0,
             claimed_with_effects: false,
             waived: false,
+            timestamp: offset * 7 - 1,
+            order: RecordOrder::default(),
         });
         self.end = offset + 1;
-        if rng.percent(plan.gaps / 4) {
-            self.end += 1;
-        }
     }
 
     pub(crate) fn position(&self, offset: i64) -> usize {

@@ -71,6 +71,7 @@ mod attribution;
 mod calls;
 mod commits;
 mod faults;
+mod gates;
 mod group;
 mod keyed;
 mod log;

@@ -2,6 +2,8 @@
 
 use keylane_core::{CallId, FailedEvent, Input, OnExhausted, Reason};
 
+use super::gates::is_of_gate;
+use super::log::Lane;
 use super::plan::{Class, MS, SECOND};
 use super::planted::Planted;
 use super::process::{Call, CallRow, key_of};
@@ -132,9 +134,12 @@ impl World {
             return; // a reader that had not noticed the new topic began in the middle of its log
         }
         let follows = self.logs[row.partition].store_output(key, seq);
-        self.require(follows, "I2 no gap", row.partition, row.offset, || {
+        self.require(follows || self.is_gated(), "I2 no gap", row.partition, row.offset, || {
             format!("output {seq} of key {key} is stored before the previous one")
         });
+        if self.is_gated() {
+            return; // the order of calls is checked instead
+        }
         let stored = &mut self.processes[p].outputs.stored;
         let before = stored.insert((row.ownership, row.partition, key), seq);
         self.require(
@@ -148,6 +153,7 @@ impl World {
 
     pub(crate) fn ack(&mut self, p: usize, call: CallId, row: u32) {
         self.acknowledged(p, call, row, "ack");
+        self.settle_done_rows(p, call);
         self.feed(p, Input::EffectsAcked { call, row });
     }
 
@@ -164,10 +170,11 @@ impl World {
         let offset = dead_letter.event.offset;
         self.saw(Seen::DeadLetters);
         self.note(p, "dead letter", Some(index), offset, dead_letter.event.ownership.0 as i64);
-        if dead_letter.reason == Reason::NoLaneKey {
+        if dead_letter.reason == Reason::NoLaneKey || is_of_gate(dead_letter.reason) {
             // The guest never received the event, because there was no call. Such a dead letter may
             // be sent only when a call may begin.
-            let row = self.row_of(p, index, &dead_letter.event);
+            let mut row = self.row_of(p, index, &dead_letter.event);
+            row.lane = Lane::Unkeyed(offset);
             let process = &self.processes[p];
             let must_be_quiet = process.draining || process.stopping || process.backlog;
             self.require(!must_be_quiet, "I6 quiet", index, offset, || {
@@ -206,6 +213,9 @@ impl World {
             format!("process {p} sends a dead letter of ownership {}, which has ended", row.ownership)
         });
         self.check_dead_letter(p, dead_letter, &row);
+        if is_of_gate(dead_letter.reason) {
+            self.reject_gated(p, index, offset, dead_letter.reason);
+        }
         *self.processes[p].unacked.entry((row.partition, row.lane, row.ownership)).or_default() += 1;
         let call = self.processes[p].calls.get_mut(&key_of(dead_letter.call));
         if let Some(row) = call.and_then(|call| call.rows.get_mut(dead_letter.row as usize)) {
@@ -249,6 +259,7 @@ impl World {
 
     pub(crate) fn dead_letter_acked(&mut self, p: usize, call: CallId, row: u32) {
         self.acknowledged(p, call, row, "dead letter ack");
+        self.dead_letter_acked_gated(p, call, row);
         self.feed(p, Input::EffectsAcked { call, row });
     }
 

@@ -120,7 +120,15 @@ impl World {
             topic_id: found.topic_id,
         };
         self.report_end(p, index);
+        self.record_claimed(p, index, found);
         self.feed(p, Input::StartResolved { partition, start });
+    }
+
+    /// With gates: the events that the completed set claims are not admitted.
+    fn record_claimed(&mut self, p: usize, index: usize, found: &Found) {
+        let claimed = found.committed.as_ref().filter(|_| self.is_gated());
+        let claimed = claimed.and_then(|(offset, metadata)| self.coverage(index, *offset, metadata));
+        self.processes[p].parts[index].claimed = claimed.unwrap_or_default();
     }
 
     /// Under `--until-end`, reports the end once per process and partition, before the first row.

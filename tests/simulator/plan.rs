@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use keylane_core::{Config, OnExhausted, OutOfRange, RetryPolicy, RetryScope};
+use keylane_core::{Config, GateRule, OnExhausted, OnGap, OutOfRange, RetryPolicy, RetryScope};
 
+use super::gates::GatesPlan;
 use super::keyed::KeyedPlan;
 use super::rng::Rng;
 
@@ -194,6 +195,8 @@ pub(crate) struct Plan {
     pub(crate) named_producers: bool,
     /// Keyed state, if there is one.
     pub(crate) keyed: Option<KeyedPlan>,
+    /// Gates, if there are any.
+    pub(crate) gates: Option<GatesPlan>,
     pub(crate) topic_ids: bool,
     /// The guest's work per row, as reported to the core.
     pub(crate) row_cost: Micros,
@@ -233,6 +236,7 @@ impl Plan {
             request_metadata_limit: usize::MAX,
             named_producers: false,
             keyed: None,
+            gates: None,
             topic_ids: rng.percent(70),
             row_cost: rng.range(1, 80),
             config,
@@ -252,6 +256,10 @@ impl Plan {
         self.on.extend(classes);
     }
 
+    pub(crate) fn disable(&mut self, classes: &[Class]) {
+        self.on.retain(|class| !classes.contains(class));
+    }
+
     /// Disables all faults. The rest of the configuration is unchanged.
     pub(crate) fn heal(&mut self) {
         self.on.clear();
@@ -259,6 +267,12 @@ impl Plan {
         // An operator reads the reason why the handler stops, and changes the configuration.
         if self.config.retry.on_exhausted == OnExhausted::Stop {
             self.config.retry.on_exhausted = OnExhausted::DeadLetter;
+        }
+        if let Some(gate) = &mut self.config.gate
+            && let GateRule::Consecutive(rule) = &mut gate.rule
+            && rule.on_gap == OnGap::Stop
+        {
+            rule.on_gap = OnGap::DeadLetter;
         }
     }
 

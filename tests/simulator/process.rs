@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, OwnershipId, RebalanceId, RetryPolicy};
 
 use super::attribution::RetryState;
+use super::gates::GateShell;
 use super::log::Lane;
 use super::plan::{Micros, Plan};
-use super::transactions::Shell;
+use super::transactions::{Coverage, Shell};
 use super::world::Event;
 
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub(crate) struct Process {
     pub(crate) outputs: Outputs,
     /// Transactional delivery: what it has beside its core.
     pub(crate) shell: Shell,
+    /// What it has for its gates.
+    pub(crate) gates: GateShell,
     /// For a planted bug: results by slot, kept for the next call of the slot.
     pub(crate) stale: BTreeMap<u32, (u32, u32)>,
     /// For a planted bug: the highest finished offset.
@@ -110,6 +113,8 @@ pub(crate) struct MemberPartition {
     pub(crate) floor: Option<i64>,
     /// The incarnation of the log, as the process found it.
     pub(crate) incarnation: u32,
+    /// With gates: the events that were claimed when the start was found.
+    pub(crate) claimed: Coverage,
     /// Events kept and not released.
     pub(crate) kept: u32,
     pub(crate) stopped: bool,
@@ -241,6 +246,7 @@ impl Process {
             commit: None,
             outputs: Outputs::default(),
             shell: Shell::default(),
+            gates: GateShell::default(),
             stale: BTreeMap::new(),
             highest_done: BTreeMap::new(),
         }

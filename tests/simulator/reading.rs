@@ -114,11 +114,12 @@ impl World {
     }
 
     fn read_row(&mut self, p: usize, index: usize, record: &Record) -> FetchedRow {
-        let Record { offset, lane, bytes, filtered, .. } = *record;
-        let admission = if filtered { Admission::Filtered } else { lane.admission(&self.plan) };
+        let Record { offset, lane, bytes, filtered, timestamp, .. } = *record;
+        let admission = if filtered { self.filtered_admission(record) } else { lane.admission(&self.plan) };
         let incarnation = self.logs[index].incarnation;
         let kept = Kept { partition: index, incarnation, lane, offset };
-        let arena_slot = if filtered { ArenaSlot(u64::MAX) } else { self.processes[p].keep(kept) };
+        let is_kept = admission != Admission::Filtered;
+        let arena_slot = if is_kept { self.processes[p].keep(kept) } else { ArenaSlot(u64::MAX) };
         if filtered {
             self.saw(Seen::Filtered);
         }
@@ -126,7 +127,7 @@ impl World {
             self.logs[index].waive_outcomes(offset, offset + 1);
         }
         self.note(p, "read", Some(index), offset, i64::from(bytes));
-        FetchedRow { offset, timestamp: offset * 7 - 1, bytes, arena_slot, admission }
+        FetchedRow { offset, timestamp, bytes, arena_slot, admission }
     }
 
     fn report_read(&mut self, p: usize, index: usize, read: Read) {
@@ -159,11 +160,13 @@ impl World {
         let hidden = self.planted == Some(Planted::HideReadErrors);
         let error = error.filter(|why| !hidden || *why != ReadError::Interrupted);
         let partition = self.logs[index].partition;
+        let orders = self.orders(p, index, &rows);
+        self.admit_rows(p, index, &rows);
         if self.planted == Some(Planted::SplitReads) && !rows.is_empty() && end.is_some() {
-            self.feed(p, Input::Fetched { partition, rows: &rows, orders: &[], end: None, error: None });
+            self.feed(p, Input::Fetched { partition, rows: &rows, orders: &orders, end: None, error: None });
             self.feed(p, Input::Fetched { partition, rows: &[], orders: &[], end, error });
         } else {
-            self.feed(p, Input::Fetched { partition, rows: &rows, orders: &[], end, error });
+            self.feed(p, Input::Fetched { partition, rows: &rows, orders: &orders, end, error });
         }
         self.wake_reader(p, index);
     }

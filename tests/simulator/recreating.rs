@@ -25,10 +25,12 @@ impl World {
         self.logs[index].replace(&mut self.rng);
         self.stored[index] = None;
         self.forget_claims(index);
+        self.forget_gate_keys(index);
         let incarnation = self.logs[index].incarnation;
         self.note(0, "topic recreated", Some(index), 0, i64::from(incarnation));
         for _ in 0..self.rng.range(0, 40) {
             self.logs[index].grow(&self.plan, &mut self.rng);
+            self.order_last_record(index);
         }
         for p in 0..self.processes.len() {
             let delay = self.rng.range(MS, 5 * SECOND);

@@ -210,6 +210,7 @@ impl World {
             }
             first += length;
         }
+        self.settle_done_rows(p, id);
         with_outputs
     }
 }

@@ -204,6 +204,29 @@ coverage! {
     StatesForgotten 3_000
     StatesChangedMeanwhile 4_000
     DeletionsRefused 3_000
+    GateStale 0
+    GateSuperseded 0
+    GateLate 0
+    GateDuplicates 0
+    GateFiltered 0
+    GateLateDelivered 0
+    RejectedNoValue 0
+    RejectedAhead 0
+    RejectedBelowFirst 0
+    RejectedGap 0
+    RejectedLate 0
+    GapsTimedOut 0
+    GapsTooManyEarly 0
+    GapsInFullPartitions 0
+    GatesStopped 0
+    HolesFilled 0
+    GateKeysEnded 0
+    GateKeysBroken 0
+    GateKeysLookedUp 0
+    GateNumbersReused 0
+    GateMemoriesCommitted 0
+    LogEndsRequested 0
+    LogEndsReached 0
 }
 
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use keylane_core::{CallId, CommitId, Core, Input, Now};
 use keylane_state::KeyBytes;
 
 use super::commits::{Answer, Request, Stored};
+use super::gates::{self, Gates};
 use super::group::Group;
 use super::keyed::{self, Keyed};
 use super::log::Log;
@@ -34,6 +35,8 @@ pub(crate) struct World {
     pub(crate) brokers: Brokers,
     /// Keyed state: changelogs, and the disks of instances.
     pub(crate) keyed: Keyed,
+    /// Gates: the order values of the records, and what transactions have left of them.
+    pub(crate) gates: Gates,
     /// Every process since the start; most are dead.
     pub(crate) processes: Vec<Process>,
     pub(crate) trace: Trace,
@@ -79,6 +82,8 @@ pub(crate) enum Event {
     /// The store of a process has work to do.
     Store(usize, keyed::Task),
     Poll(usize, usize),
+    /// The answer to a request of a gate.
+    GateAnswer(usize, gates::Answer),
     SeekFailed(usize, usize, u32),
     CheckTopic(usize, usize),
     CallSuspended(usize, CallId),
@@ -134,6 +139,7 @@ impl Event {
             | Event::Scanned(p, ..)
             | Event::Store(p, _)
             | Event::Poll(p, _)
+            | Event::GateAnswer(p, _)
             | Event::SeekFailed(p, ..)
             | Event::CheckTopic(p, _)
             | Event::CallSuspended(p, _)
@@ -210,6 +216,7 @@ impl World {
         let mut plan = Plan::draw(&mut rng);
         transactions::draw(&mut plan, seed);
         keyed::draw(&mut plan, seed);
+        gates::draw(&mut plan, seed);
         let partitions = plan.partitions();
         let mut world = World {
             now: 0,
@@ -219,6 +226,7 @@ impl World {
             stored: vec![None; partitions],
             brokers: Brokers::new(partitions),
             keyed: Keyed::new(partitions),
+            gates: Gates::new(partitions, seed),
             processes: Vec::new(),
             trace: Trace::default(),
             seen: Coverage::new(),
@@ -286,6 +294,7 @@ impl World {
             Event::Scanned(p, partition, session, found) => self.scanned(p, partition, session, found),
             Event::Store(p, task) => self.do_task(p, task),
             Event::Poll(p, partition) => self.poll_reader(p, partition),
+            Event::GateAnswer(p, answer) => self.gate_answer(p, answer),
             Event::SeekFailed(p, partition, epoch) => self.report_seek_failed(p, partition, epoch),
             Event::CheckTopic(p, partition) => self.check_topic(p, partition),
             Event::CallSuspended(p, call) => self.call_suspended(p, call),
@@ -336,6 +345,7 @@ impl World {
                 return;
             }
         }
+        self.end_gate_step(p, &core);
         self.check_kept(p);
         if self.reads_views {
             self.check_view(p, &core, before);
@@ -397,6 +407,7 @@ impl World {
         let partition = self.rng.index(self.logs.len());
         for _ in 0..self.rng.range(1, 6) {
             self.logs[partition].grow(&self.plan, &mut self.rng);
+            self.order_last_record(partition);
         }
         for p in 0..self.processes.len() {
             self.wake_reader(p, partition);

@@ -35,8 +35,14 @@ impl Coverage {
         Coverage { offset, ranges: Vec::new() }
     }
 
-    pub(super) fn covers(&self, at: i64) -> bool {
+    pub(crate) fn covers(&self, at: i64) -> bool {
         at < self.offset || self.ranges.iter().any(|&(from, to)| from <= at && at < to)
+    }
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Coverage::nothing()
     }
 }
 
@@ -93,6 +99,7 @@ impl World {
         for effect in effects.iter().filter(|effect| effect.partition == index) {
             *counts.entry(effect.offset).or_default() += 1;
         }
+        self.commit_memory(p, entry, &before, &now);
         let records: Vec<Checked> = self.logs[index].records.iter().map(Checked::from).collect();
         for record in records {
             let at = record.offset;
@@ -184,6 +191,7 @@ impl World {
         for (offset, settled_at) in done {
             self.fold_done(index, offset, settled_at);
         }
-        self.brokers.claimed[index] = now;
+        let before = std::mem::replace(&mut self.brokers.claimed[index], now.clone());
+        self.commit_memory(p, entry, &before, &now);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keylane_core::{FailedEvent, KeptEffect, KeptEffects, OwnershipId, Reason};
 
+use super::super::gates::is_of_gate;
 use super::super::keyed::KeyedShell;
 use super::super::log::Lane;
 use super::super::plan::Micros;
@@ -155,7 +156,8 @@ impl World {
             };
             self.saw(Seen::EffectsKept);
             self.note(p, "keeps", Some(index), row.offset, number as i64);
-            if matches!(kept.effect, KeptEffect::DeadLetter(_)) {
+            if let KeptEffect::DeadLetter(reason) = kept.effect {
+                self.dead_letter_gated(p, &row, reason);
                 self.saw(Seen::DeadLettersKept);
                 let settled = Settled { has_effects: true, publishes: true, ..Settled::default() };
                 self.record_settled(p, row.ownership, row.offset, settled);
@@ -199,7 +201,7 @@ impl World {
         });
         let process = &self.processes[p];
         let must_be_quiet = process.draining || process.stopping || process.backlog;
-        let quiet = reason != Reason::NoLaneKey || !must_be_quiet;
+        let quiet = !(reason == Reason::NoLaneKey || is_of_gate(reason)) || !must_be_quiet;
         self.require(quiet, "I6 quiet", index, offset, || {
             format!("process {p} keeps {failed:?} while it drains, stops or has a full backlog")
         });

@@ -2,6 +2,7 @@
 
 use keylane_core::CommitId;
 
+use super::super::gates::NumberedChange;
 use super::super::keyed::KeyRecord;
 use super::super::plan::{Class, MS, SECOND};
 use super::super::trace::Seen;
@@ -82,6 +83,8 @@ pub(crate) struct Entry {
     pub(crate) metadata: Vec<u8>,
     /// What the coordinator had stored before, as far as the process knows.
     pub(super) before: Option<(i64, Vec<u8>)>,
+    /// With gates: the changes of their durable memory.
+    pub(crate) changes: Vec<NumberedChange>,
 }
 
 #[derive(Clone, Debug)]

@@ -19,6 +19,9 @@ impl World {
             process.shell.known.insert(*partition, Some((*offset, metadata.clone())));
         }
         self.states_committed(p, &attempt);
+        for entry in &attempt.entries {
+            self.changes_committed(p, entry);
+        }
         let id = attempt.id;
         for entry in &attempt.entries {
             let index = entry.partition;

@@ -33,7 +33,7 @@ impl World {
             let text = metadata.get(range).unwrap_or("not a range of the metadata");
             let index = self.index(entry.partition);
             let shell = &self.processes[p].shell;
-            let entry = Entry {
+            let mut entry = Entry {
                 partition: index,
                 ownership: claim.ownership.0,
                 through: claim.through.0,
@@ -41,7 +41,9 @@ impl World {
                 offset: entry.offset,
                 metadata: text.into(),
                 before: shell.known.get(&index).cloned().flatten(),
+                changes: Vec::new(),
             };
+            entry.changes = self.changes_to_commit(p, &entry);
             self.note(p, "claims", Some(index), entry.offset, entry.through as i64);
             self.check_snapshot(p, &entry);
             self.check_excluded(p, &entry);

@@ -1,0 +1,616 @@
+//! The explanation of a step: everything that the core has done must follow from the rules, in some order.
+
+use keylane_core::{
+    Change, Consecutive, Core, First, GapCause, GateRule, Late, Newest, OnGap, OwnershipState, Reason,
+};
+
+use super::super::plan::{Class, MS};
+use super::super::process::CallRow;
+use super::super::trace::Seen;
+use super::super::transactions::{Coverage, Entry};
+use super::super::world::World;
+use super::model::{EventModel, EventState, KeyModel, Place};
+use super::steps::{Step, is_of_gate};
+use super::{GatesPlan, KeyName};
+
+/// The changes of an event that is done.
+pub(super) fn changes_of_done(plan: &GatesPlan, key: &KeyModel, event: &EventModel) -> Vec<Change> {
+    if event.ends_key(plan) {
+        return vec![Change::Ended];
+    }
+    let (Some(gate), Some(value)) = (plan.gate, event.order.value) else { return Vec::new() };
+    let is_above = key.mark.is_none_or(|mark| value > mark);
+    match (gate.rule, key.place(gate.rule, value)) {
+        (GateRule::Consecutive(_), Place::Hole) => vec![Change::Filled(value)],
+        (GateRule::Consecutive(_), Place::Due | Place::PerhapsFirst) => moves_mark(key, value),
+        (GateRule::Newest(rule), _) => {
+            let delivered = (rule.tolerance > 0).then_some(Change::Delivered(value));
+            is_above.then_some(Change::Mark(value)).into_iter().chain(delivered).collect()
+        }
+        (GateRule::Window(_), _) if is_above => vec![Change::Mark(value)],
+        _ => Vec::new(),
+    }
+}
+
+fn moves_mark(key: &KeyModel, value: i64) -> Vec<Change> {
+    let mends = key.broken.then_some(Change::Broken(false));
+    std::iter::once(Change::Mark(value)).chain(mends).collect()
+}
+
+/// The changes of an event that was dead-lettered or skipped.
+pub(super) fn changes_of_failed(
+    plan: &GatesPlan,
+    key: &KeyModel,
+    event: &EventModel,
+    reason: Reason,
+) -> Vec<Change> {
+    if reason == Reason::Gap {
+        return vec![Change::Broken(true)];
+    }
+    if is_of_gate(reason) {
+        return Vec::new();
+    }
+    if event.ends_key(plan) {
+        return vec![Change::Ended];
+    }
+    let (Some(gate), Some(value)) = (plan.gate, event.order.value) else { return Vec::new() };
+    match (gate.rule, key.place(gate.rule, value)) {
+        (GateRule::Consecutive(_), Place::Due | Place::PerhapsFirst) => {
+            let mut changes = moves_mark(key, value);
+            changes.insert(1, Change::Holes(value, value));
+            changes
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl World {
+    /// Explains what the core has done in this step.
+    pub(crate) fn end_gate_step(&mut self, p: usize, core: &Core) {
+        let Some(plan) = self.plan.gates else { return };
+        let mut step = std::mem::take(&mut self.processes[p].gates.step);
+        self.drop_released(p, core, &mut step);
+        loop {
+            let before = step.released.len() + step.rejected.len() + step.gaps.len();
+            // By value: events of one key settle in their order.
+            let mut released = std::mem::take(&mut step.released);
+            let key = |&(index, offset): &(usize, i64)| {
+                let event = self.processes[p].gates.parts.get(&index)?.model.events.get(&offset)?;
+                Some((index, event.order.key, event.order.value, offset))
+            };
+            released.sort_by_key(key);
+            released.retain(|&(index, offset)| !self.explain_without_call(p, index, offset, &plan));
+            step.released = released;
+            let mut gaps = std::mem::take(&mut step.gaps);
+            if let Some(at) = gaps.iter().position(|&(index, gap)| self.explain_gap(p, index, &gap, &plan)) {
+                gaps.remove(at);
+            }
+            step.gaps = gaps;
+            step.rejected
+                .retain(|&(index, offset, reason)| !self.explain_rejection(p, index, offset, reason, &plan));
+            let after = step.released.len() + step.rejected.len() + step.gaps.len();
+            if after == before || after == 0 {
+                break;
+            }
+        }
+        if let Some(&(index, offset)) = step.released.first() {
+            let text = format!("process {p} settles {} without a call", self.describe(p, index, offset));
+            self.report_violation("G3 without call", text, Some(index), offset);
+        }
+        if let Some(&(index, offset, reason)) = step.rejected.first() {
+            let text = format!("process {p} rejects {}: {reason:?}", self.describe(p, index, offset));
+            self.report_violation("G3 without call", text, Some(index), offset);
+        }
+        if let Some((index, gap)) = step.gaps.first() {
+            let text = format!("process {p} closes {gap:?}: {}", self.describe(p, *index, gap.early.1));
+            self.report_violation("G6 gaps", text, Some(*index), gap.early.1);
+        }
+        for rows in &step.dispatched {
+            self.check_dispatched(p, rows, &plan);
+        }
+        for (index, key) in step.quiet {
+            self.check_quiet(p, core, index, key);
+        }
+    }
+
+    /// Slots are also released because rows are not admitted, or because their ownership ends.
+    fn drop_released(&mut self, p: usize, core: &Core, step: &mut Step) {
+        if step.released.is_empty() {
+            return;
+        }
+        let view = core.view();
+        step.released.retain(|&(index, offset)| {
+            let partition = self.logs[index].partition;
+            let ownership = self.processes[p].gates.parts.get(&index).and_then(|part| part.ownership);
+            let of_partition = view.partitions.iter().find(|view| view.partition == partition);
+            let active = of_partition.filter(|view| view.state == OwnershipState::Active);
+            let is_current = active.is_some_and(|view| Some(view.ownership.0) == ownership);
+            let is_admitted = active.is_some_and(|view| offset < view.next_offset);
+            if !is_admitted || !is_current {
+                self.gate_part(p, index).model.events.remove(&offset);
+            }
+            let was_claimed = self.processes[p].parts[index].claimed.covers(offset);
+            if was_claimed {
+                self.gate_part(p, index).model.events.remove(&offset);
+            }
+            is_current && is_admitted && !was_claimed
+        });
+    }
+
+    fn describe(&self, p: usize, index: usize, offset: i64) -> String {
+        let part = self.processes[p].gates.parts.get(&index);
+        let event = part.and_then(|part| part.model.events.get(&offset));
+        let key = event.and_then(|event| part.and_then(|part| part.model.keys.get(&event.order.key)));
+        format!("{event:?}, {key:?}, {:?}", self.plan.gates)
+    }
+
+    fn event_and_key(&mut self, p: usize, index: usize, offset: i64) -> Option<(EventModel, KeyModel)> {
+        let model = &mut self.gate_part(p, index).model;
+        let event = model.events.get(&offset).copied()?;
+        let key = model.keys.entry(event.order.key).or_default().clone();
+        Some((event, key))
+    }
+
+    // -- outcomes without a call --------------------------------------------------------------------
+
+    /// Whether an event may settle without a call now. If so, it does.
+    fn explain_without_call(&mut self, p: usize, index: usize, offset: i64, plan: &GatesPlan) -> bool {
+        let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
+        let Some((seen, changes)) = self.reason_without_call(p, index, &event, &key, plan) else {
+            return false;
+        };
+        self.saw(seen);
+        self.note(p, "without call", Some(index), offset, seen as i64);
+        self.settle_gated(p, index, offset, &changes);
+        self.count_without_call(p, index, offset);
+        true
+    }
+
+    fn reason_without_call(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        plan: &GatesPlan,
+    ) -> Option<(Seen, Vec<Change>)> {
+        let is_duplicate = self.is_duplicate(p, index, event, plan);
+        if key.ended_at.is_some_and(|ended| event.offset < ended) && event.state == EventState::Queued {
+            return Some((Seen::GateStale, Vec::new()));
+        }
+        let Some(gate) = plan.gate else { return is_duplicate.then_some((Seen::GateDuplicates, Vec::new())) };
+        let place = event.order.value.map(|value| (value, key.place(gate.rule, value)));
+        if plan.is_consecutive() {
+            let passed = if event.filtered { Seen::GateFiltered } else { Seen::GateDuplicates };
+            return match place {
+                _ if !event.filtered && !is_duplicate && place.is_none() => None,
+                None => Some((passed, Vec::new())),
+                Some((value, Place::Due)) if event.filtered || is_duplicate => {
+                    Some((passed, moves_mark(key, value)))
+                }
+                Some((_, Place::Stale)) => Some((Seen::GateStale, Vec::new())),
+                Some((_, Place::Hole)) if self.late(plan) == Some(Late::Drop) => {
+                    Some((Seen::GateLate, Vec::new()))
+                }
+                Some((_, Place::Hole | Place::BelowFirst)) if event.filtered => Some((passed, Vec::new())),
+                Some((_, Place::Hole)) if is_duplicate => Some((passed, Vec::new())),
+                Some((_, Place::Early | Place::PerhapsFirst))
+                    if event.filtered && (key.broken || key.is_closed) =>
+                {
+                    Some((passed, Vec::new()))
+                }
+                Some(_) if event.filtered && event.is_ahead(key, (self.now / MS) as i64, plan) => {
+                    Some((passed, Vec::new()))
+                }
+                _ => None,
+            };
+        }
+        if is_duplicate {
+            return Some((Seen::GateDuplicates, Vec::new()));
+        }
+        let (value, place) = place?;
+        match (gate.rule, place) {
+            (GateRule::Newest(Newest { latest_first, .. }), place) => {
+                let fell_short = latest_first && key.failed.is_some_and(|failed| value < failed);
+                let seen = if latest_first { Seen::GateSuperseded } else { Seen::GateStale };
+                (place == Place::Stale || fell_short).then_some((seen, Vec::new()))
+            }
+            (GateRule::Window(rule), Place::Late) if rule.late == Late::Drop => {
+                Some((Seen::GateLate, Vec::new()))
+            }
+            _ => None,
+        }
+    }
+
+    fn late(&self, plan: &GatesPlan) -> Option<Late> {
+        match plan.gate?.rule {
+            GateRule::Consecutive(rule) => Some(rule.late),
+            GateRule::Window(rule) => Some(rule.late),
+            GateRule::Newest(_) => None,
+        }
+    }
+
+    fn is_duplicate(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) -> bool {
+        let wall_ms = (self.now / MS) as i64;
+        let keys = &mut self.gate_part(p, index).model.keys;
+        let key = keys.get(&event.order.id_key);
+        plan.duplicates.is_some()
+            && key.is_some_and(|key| key.knows_id(event.order.id, wall_ms.saturating_sub(2), plan))
+    }
+
+    /// An event has settled without a call: it is an outcome.
+    fn count_without_call(&mut self, p: usize, index: usize, offset: i64) {
+        if self.is_transactional() {
+            return self.record_skipped(p, index, offset);
+        }
+        if !self.reads_current_topic(p, index) {
+            return;
+        }
+        let Some(record) = self.logs[index].record_mut(offset) else { return };
+        record.outcomes += 1;
+        if record.outcomes > 1 {
+            self.saw(Seen::Repeats);
+            let may = self.plan.may_repeat;
+            self.require(may, "I13 no repeats", index, offset, || {
+                "an event had two outcomes although no fault allows a repeat".into()
+            });
+        }
+    }
+
+    // -- rejections and gaps ------------------------------------------------------------------------
+
+    fn explain_rejection(
+        &mut self,
+        p: usize,
+        index: usize,
+        offset: i64,
+        reason: Reason,
+        plan: &GatesPlan,
+    ) -> bool {
+        let wall_ms = (self.now / MS) as i64;
+        let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
+        let place = event.order.value.zip(plan.gate).map(|(value, gate)| key.place(gate.rule, value));
+        let fits = match reason {
+            Reason::NoOrderValue => event.lacks_value(plan),
+            Reason::OrderValueAhead => {
+                event.is_ahead(&key, event.admitted_ms.min(wall_ms), plan)
+                    || (key.mark.is_none() && self.is_above_lowest(p, index, &event, plan))
+            }
+            Reason::BelowFirst => place == Some(Place::BelowFirst),
+            Reason::Gap => {
+                let waits = matches!(place, Some(Place::Early | Place::PerhapsFirst));
+                waits && (key.broken || key.is_closed)
+            }
+            Reason::Late => {
+                let is_late = matches!(place, Some(Place::Hole | Place::Late));
+                is_late && self.late(plan) == Some(Late::DeadLetter)
+            }
+            _ => false,
+        };
+        if fits && !event.filtered {
+            self.saw(match reason {
+                Reason::NoOrderValue => Seen::RejectedNoValue,
+                Reason::OrderValueAhead => Seen::RejectedAhead,
+                Reason::BelowFirst => Seen::RejectedBelowFirst,
+                Reason::Gap => Seen::RejectedGap,
+                _ => Seen::RejectedLate,
+            });
+            self.begin_rejection(p, index, &event, &key, reason, plan);
+        }
+        fits && !event.filtered
+    }
+
+    /// A rejected event settles when its dead letter is acknowledged, or at once.
+    fn begin_rejection(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        reason: Reason,
+        plan: &GatesPlan,
+    ) {
+        if self.is_transactional() || !self.publishes_dead_letters(p) {
+            let changes = changes_of_failed(plan, key, event, reason);
+            self.settle_gated(p, index, event.offset, &changes);
+            if !self.is_transactional() {
+                self.count_without_call(p, index, event.offset);
+            }
+            return;
+        }
+        if let Some(event) = self.gate_part(p, index).model.events.get_mut(&event.offset) {
+            (event.state, event.rejected) = (EventState::Failed, Some(reason));
+        }
+    }
+
+    /// Without a mark, a value is ahead of the lowest one.
+    fn is_above_lowest(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) -> bool {
+        let events = self.gate_part(p, index).model.events.values();
+        let of_key = events.filter(|other| other.order.key == event.order.key);
+        let lowest = of_key.filter_map(|other| other.order.value).min();
+        let lowest = match plan.gate.map(|gate| gate.rule) {
+            Some(GateRule::Consecutive(Consecutive { first: First::At(first), .. })) => Some(first - 1),
+            _ => lowest,
+        };
+        let mut key = KeyModel::default();
+        key.mark = lowest;
+        event.is_ahead(&key, event.admitted_ms, plan)
+    }
+
+    fn explain_gap(
+        &mut self,
+        p: usize,
+        index: usize,
+        gap: &keylane_core::ClosedGap,
+        plan: &GatesPlan,
+    ) -> bool {
+        let (value, offset) = gap.early;
+        let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
+        let Some(GateRule::Consecutive(rule)) = plan.gate.map(|gate| gate.rule) else { return false };
+        let place = key.place(GateRule::Consecutive(rule), value);
+        let waits = matches!(place, Place::Early | Place::PerhapsFirst);
+        let agrees = key.next(GateRule::Consecutive(rule)) == gap.expected
+            && event.order.value == Some(value)
+            && gap.passed == (rule.on_gap == OnGap::Pass || place == Place::PerhapsFirst);
+        if !waits || !agrees || event.state != EventState::Queued {
+            return false;
+        }
+        let model = &mut self.gate_part(p, index).model;
+        let now = model.time.now();
+        let of_key = model.events.values().filter(|other| {
+            other.order.key == event.order.key
+                && other.state == EventState::Queued
+                && other.order.value.is_some()
+        });
+        let waited = of_key.clone().map(|other| now.saturating_sub(other.admitted)).max().unwrap_or_default();
+        let early = of_key.count();
+        let limit = match (place, rule.first) {
+            (Place::PerhapsFirst, First::Any { wait }) => Some(wait),
+            _ => rule.gap_timeout,
+        };
+        let has_limits = self.classes.contains(&Class::SmallLimits);
+        let is_old = has_limits || limit.is_some_and(|limit| waited >= limit);
+        let fits = match gap.cause {
+            GapCause::Timeout => is_old,
+            GapCause::TooManyEarly => early > rule.max_early as usize,
+            GapCause::PartitionFull => has_limits,
+        };
+        if !fits {
+            return false;
+        }
+        self.saw(match gap.cause {
+            GapCause::Timeout => Seen::GapsTimedOut,
+            GapCause::TooManyEarly => Seen::GapsTooManyEarly,
+            GapCause::PartitionFull => Seen::GapsInFullPartitions,
+        });
+        let key = self.gate_part(p, index).model.keys.entry(event.order.key).or_default();
+        if gap.passed {
+            let from = key.next(GateRule::Consecutive(rule)).unwrap_or(i64::MIN + 1);
+            let changes = [Change::Mark(value - 1), Change::Holes(from, value - 1)];
+            changes.iter().for_each(|&change| key.apply(change, 0));
+            key.attached.extend(changes);
+        } else {
+            key.is_closed = true;
+        }
+        true
+    }
+
+    // -- calls --------------------------------------------------------------------------------------
+
+    /// The rows of a lane may run, each if those before it are done.
+    fn check_dispatched(&mut self, p: usize, rows: &[CallRow], plan: &GatesPlan) {
+        let mut keys: std::collections::BTreeMap<KeyName, KeyModel> = std::collections::BTreeMap::new();
+        for (at, row) in rows.iter().enumerate() {
+            let (index, offset) = (row.partition, row.offset);
+            if self.gate_part(p, index).ownership != Some(row.ownership) {
+                return;
+            }
+            let Some((event, key)) = self.event_and_key(p, index, offset) else {
+                let text = format!("process {p} dispatches {offset}, which was not admitted");
+                return self.report_violation("G4 outcomes", text, Some(index), offset);
+            };
+            let key = keys.entry(event.order.key).or_insert(key).clone();
+            let wrong = self.is_wrong(p, index, &event, &key, plan);
+            let is_repeat = rows.iter().take(at).any(|other| {
+                let other = self.logs[index].record(other.offset).map(|record| record.order.id);
+                plan.duplicates.is_some() && event.order.id != 0 && other == Some(event.order.id)
+            });
+            let wrong = wrong.or(is_repeat.then_some("G8 duplicates"));
+            if let Some(rule) = wrong {
+                let text = format!("process {p} dispatches {event:?}; {key:?}, {plan:?}");
+                return self.report_violation(rule, text, Some(index), offset);
+            }
+            if event.state == EventState::Queued
+                && matches!(self.late_place(&event, &key, plan), Place::Hole | Place::Late)
+            {
+                self.saw(Seen::GateLateDelivered);
+            }
+            for change in changes_of_done(plan, &key, &event) {
+                keys.entry(event.order.key).or_default().apply(change, 0);
+            }
+            let model = &mut self.gate_part(p, index).model;
+            if let Some(event) = model.events.get_mut(&offset) {
+                event.state = EventState::Called;
+            }
+        }
+        self.check_arrival(p, rows, plan);
+    }
+
+    fn late_place(&self, event: &EventModel, key: &KeyModel, plan: &GatesPlan) -> Place {
+        let place = event.order.value.zip(plan.gate).map(|(value, gate)| key.place(gate.rule, value));
+        place.unwrap_or(Place::Due)
+    }
+
+    /// The invariant that the call of an event violates.
+    fn is_wrong(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        plan: &GatesPlan,
+    ) -> Option<&'static str> {
+        let wall_ms = (self.now / MS) as i64;
+        if matches!(event.state, EventState::Failed | EventState::Settled) {
+            return Some("G4 outcomes");
+        }
+        let is_known = {
+            let keys = &self.gate_part(p, index).model.keys;
+            keys.get(&event.order.id_key).is_some_and(|key| key.knows_id(event.order.id, wall_ms + 2, plan))
+        };
+        if is_known && plan.duplicates.is_some() && event.state == EventState::Queued {
+            return Some("G8 duplicates");
+        }
+        let gate = plan.gate?;
+        if event.filtered || event.lacks_value(plan) {
+            return Some("G3 without call");
+        }
+        if event.ends_key(plan) {
+            return None;
+        }
+        if event.state == EventState::Queued && key.ended_at.is_some_and(|ended| event.offset < ended) {
+            return Some("G3 without call");
+        }
+        let value = event.order.value?;
+        if event.state == EventState::Queued && event.is_ahead(key, wall_ms, plan) {
+            return Some("G3 without call");
+        }
+        let place = key.place(gate.rule, value);
+        match (gate.rule, place) {
+            (GateRule::Consecutive(_), Place::Due) => None,
+            (GateRule::Consecutive(rule), Place::Hole) if rule.late == Late::Deliver => None,
+            (GateRule::Consecutive(_), _) => Some("G1 consecutive"),
+            (GateRule::Newest(rule), Place::Due) => {
+                let greater = rule.latest_first && self.is_greater_queued(p, index, event);
+                greater.then_some("G2 newest")
+            }
+            (GateRule::Newest(_), _) => Some("G2 newest"),
+            (GateRule::Window(rule), Place::Late) => {
+                let is_equal = key.mark == Some(value);
+                (rule.late != Late::Deliver && !is_equal).then_some("G5 window")
+            }
+            (GateRule::Window(_), _) => {
+                self.is_released_wrongly(p, index, event, key, plan).then_some("G5 window")
+            }
+        }
+    }
+
+    /// With `latest_first`: whether a greater value of the key was queued before this step.
+    fn is_greater_queued(&mut self, p: usize, index: usize, event: &EventModel) -> bool {
+        let events = self.gate_part(p, index).model.events.values();
+        let mut of_key = events.filter(|other| {
+            other.order.key == event.order.key
+                && matches!(other.state, EventState::Queued | EventState::Called)
+        });
+        of_key.any(|other| other.order.value > event.order.value)
+    }
+
+    /// With a window: whether a lower value must run before, or the event must still wait.
+    fn is_released_wrongly(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        plan: &GatesPlan,
+    ) -> bool {
+        let Some(GateRule::Window(rule)) = plan.gate.map(|gate| gate.rule) else { return false };
+        let Some(value) = event.order.value.filter(|_| event.state == EventState::Queued) else {
+            return false;
+        };
+        let is_next = rule.consecutive && key.mark.and_then(|mark| mark.checked_add(1)) == Some(value);
+        let small = rule.max_waiting < 10_000 || rule.max_waiting_bytes < 16 << 20;
+        let has_limits = self.classes.contains(&Class::SmallLimits) || (small && rule.releases_on_overflow);
+        let model = &self.gate_part(p, index).model;
+        let now = model.time.now();
+        let mut of_key = model.events.values().filter(|other| {
+            other.order.key == event.order.key && other.state == EventState::Queued && !other.ends_key(plan)
+        });
+        let lower = of_key.clone().any(|other| {
+            other.order.value.is_some_and(|other| other < value && key.mark.is_none_or(|mark| other > mark))
+        });
+        let is_old = of_key.any(|other| {
+            other.order.value >= Some(value) && now.saturating_sub(other.admitted) >= rule.window
+        });
+        lower || !(is_old || is_next || has_limits || self.plan.until_end)
+    }
+
+    /// Without early or waiting events, a lane runs in the order of arrival.
+    fn check_arrival(&mut self, p: usize, rows: &[CallRow], plan: &GatesPlan) {
+        let reorders = match plan.gate.map(|gate| gate.rule) {
+            Some(GateRule::Newest(rule)) => rule.latest_first,
+            Some(GateRule::Consecutive(_) | GateRule::Window(_)) => true,
+            None => false,
+        };
+        let Some(last) = rows.last().filter(|_| !reorders).copied() else { return };
+        let model = &self.gate_part(p, last.partition).model;
+        let is_before = |event: &&EventModel| {
+            event.lane == last.lane && event.state == EventState::Queued && event.offset < last.offset
+        };
+        let skipped = model.events.values().find(is_before).map(|event| event.offset);
+        let ascending = rows.is_sorted_by(|a, b| a.offset < b.offset);
+        self.require(ascending && skipped.is_none(), "I4 lane order", last.partition, last.offset, || {
+            format!("process {p} dispatches {rows:?} before {skipped:?}")
+        });
+    }
+
+    // -- memory -------------------------------------------------------------------------------------
+
+    /// When a key has no events, what is remembered of it is what its events have changed.
+    fn check_quiet(&mut self, p: usize, core: &Core, index: usize, key: KeyName) {
+        let partition = self.logs[index].partition;
+        let part = self.gate_part(p, index);
+        let ownership = part.ownership;
+        let view = core.view();
+        let is_current = view.partitions.iter().any(|view| {
+            (view.partition, Some(view.ownership.0), view.state)
+                == (partition, ownership, OwnershipState::Active)
+        });
+        let mut events = part.model.events.values();
+        let is_quiet = events.all(|event| {
+            event.state == EventState::Settled || (event.order.key != key && event.order.id_key != key)
+        });
+        if !is_current || !is_quiet {
+            return;
+        }
+        let remembered = KeyModel::from_memory(&part.memory.key(key));
+        let expected = part.model.keys.get(&key).map(KeyModel::remembered).unwrap_or_default();
+        let few = expected.ranges() < keylane_core::HOLES_MAX;
+        self.require(remembered == expected || !few, "G7 memory", index, -1, || {
+            format!("process {p} remembers {remembered:?} of {key}, not {expected:?}")
+        });
+    }
+
+    /// A transaction takes effect: the memory is what the claimed events have left.
+    pub(crate) fn commit_memory(&mut self, p: usize, entry: &Entry, before: &Coverage, now: &Coverage) {
+        if !self.is_gated() {
+            return;
+        }
+        let index = entry.partition;
+        self.store_changes(entry);
+        let keep = self.plan.gates.and_then(|plan| plan.duplicates).map_or(0, |ids| ids.keep as usize);
+        let journal = self.processes[p].gates.journals.get(&entry.ownership);
+        let expected = &mut self.gates.expected[index];
+        let of_entry = journal.into_iter().flatten();
+        for item in of_entry.filter(|item| now.covers(item.offset) && !before.covers(item.offset)) {
+            let plan = self.plan.gates;
+            let is_durable = plan.is_some_and(|plan| match item.change {
+                Change::Id(_) => plan.durable_ids,
+                _ => plan.durable_marks,
+            });
+            if is_durable {
+                expected.entry(item.key).or_default().apply(item.change, keep);
+            }
+        }
+        let different = self.gates.committed[index].iter().find_map(|(key, memory)| {
+            let (is, expected) = (KeyModel::from_memory(memory), self.gates.expected[index].get(key));
+            let expected = expected.map(KeyModel::remembered).unwrap_or_default();
+            let few = expected.ranges() < keylane_core::HOLES_MAX;
+            (is != expected && few).then(|| (*key, is, expected))
+        });
+        if let Some((key, is, expected)) = different {
+            let text = format!("process {p} commits {is:?} of {key}, not {expected:?}: {entry:?}");
+            self.report_violation("G7 durable memory", text, Some(index), -1);
+        }
+    }
+}

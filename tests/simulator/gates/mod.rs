@@ -1,0 +1,134 @@
+//! Gates: in some seeds, events have order values or ids, and the handler has a gate, or detects duplicates.
+//!
+//! `draw` draws the configuration → `sequence` gives each record its order value and its id → `shell` passes them to the
+//! core, and answers its requests → `memory` is what is remembered of the keys, in a process and in committed transactions →
+//! `steps` collects what the core does in one step, and `checks` explains it with the rules of `model`, which has its own
+//! idea of the memory. `stream_time` is the most that the stream time can have advanced.
+
+mod checks;
+mod draw;
+mod memory;
+mod model;
+mod sequence;
+mod shell;
+mod steps;
+mod stream_time;
+
+use std::collections::BTreeMap;
+
+use keylane_core::{Duplicates, GateConfig, GateRule, KeyMemory};
+
+use super::rng::Rng;
+use super::world::World;
+
+use memory::GateMemory;
+use model::{KeyModel, Model};
+use sequence::Sequence;
+use shell::{Numbers, SlotKeys};
+use steps::Step;
+
+pub(crate) use draw::draw;
+pub(crate) use memory::NumberedChange;
+pub(crate) use sequence::RecordOrder;
+pub(crate) use shell::Answer;
+pub(crate) use steps::is_of_gate;
+
+/// The id of a gate key, or of the key of ids, within its partition.
+pub(crate) type KeyName = u64;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GatesPlan {
+    pub(crate) gate: Option<GateConfig>,
+    pub(crate) duplicates: Option<Duplicates>,
+    /// Marks and holes are part of transactions. Otherwise, they end with the ownership.
+    pub(crate) durable_marks: bool,
+    /// The same for ids.
+    pub(crate) durable_ids: bool,
+    /// Gate keys per lane.
+    keys_per_lane: u64,
+    /// Order values are times in nanoseconds.
+    times: bool,
+    /// By how many records of its key an order value is displaced, at most.
+    displacement: u64,
+    /// Percentage of order values that are displaced.
+    displaced: u64,
+    /// Percentage of records with a wrong timestamp.
+    wrong_clocks: u64,
+    /// Percentage of keys whose mark is known at once, if nothing else is remembered.
+    known_at_once: u64,
+    /// Numbers of gate keys are hashes with collisions. Otherwise, the lowest free number is used.
+    hashed_numbers: bool,
+    /// Everything that a key is missing is sent again at the end, because gaps are not closed.
+    resends: bool,
+}
+
+impl GatesPlan {
+    pub(crate) fn is_consecutive(&self) -> bool {
+        matches!(self.gate.map(|gate| gate.rule), Some(GateRule::Consecutive(_)))
+    }
+}
+
+/// What exists outside of processes.
+#[derive(Debug)]
+pub(crate) struct Gates {
+    rng: Rng,
+    /// By partition and gate key.
+    sequences: BTreeMap<(usize, KeyName), Sequence>,
+    /// By partition and lane key: the ids that its records have.
+    ids: BTreeMap<(usize, KeyName), Vec<u128>>,
+    /// Per partition: what the committed transactions have left.
+    committed: Vec<BTreeMap<KeyName, KeyMemory>>,
+    /// Per partition: what the events that are claimed must have left.
+    expected: Vec<BTreeMap<KeyName, KeyModel>>,
+}
+
+impl Gates {
+    pub(crate) fn new(partitions: usize, seed: u64) -> Gates {
+        Gates {
+            rng: Rng::new(seed ^ 0x6f72_6465_7276_616c),
+            sequences: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            committed: vec![BTreeMap::new(); partitions],
+            expected: vec![BTreeMap::new(); partitions],
+        }
+    }
+}
+
+/// What a process has for its gates.
+#[derive(Debug, Default)]
+pub(crate) struct GateShell {
+    /// By partition.
+    parts: BTreeMap<usize, GatePart>,
+    /// The keys of the events in arena slots.
+    slots: BTreeMap<u64, SlotKeys>,
+    step: Step,
+    /// By ownership: what its events have changed, in the order in which they settled.
+    journals: BTreeMap<u64, Vec<model::Entry>>,
+}
+
+/// One partition of a process.
+#[derive(Debug, Default)]
+struct GatePart {
+    ownership: Option<u64>,
+    numbers: Numbers,
+    memory: GateMemory,
+    model: Model,
+}
+
+impl World {
+    pub(crate) fn is_gated(&self) -> bool {
+        self.plan.gates.is_some()
+    }
+
+    fn gate_part(&mut self, p: usize, index: usize) -> &mut GatePart {
+        self.processes[p].gates.parts.entry(index).or_default()
+    }
+
+    /// The topic was recreated, empty.
+    pub(crate) fn forget_gate_keys(&mut self, index: usize) {
+        self.gates.sequences.retain(|&(partition, _), _| partition != index);
+        self.gates.ids.retain(|&(partition, _), _| partition != index);
+        self.gates.committed[index].clear();
+        self.gates.expected[index].clear();
+    }
+}
