@@ -75,8 +75,8 @@ impl Lanes {
                 return Asked::Due;
             }
             let verdict = front.map(|front| self.verdict(&front));
-            if let (Some(Verdict::Park), true) = (verdict, self.gates().reorders()) {
-                self.park_front(lane);
+            // Where the order of values counts, the events behind this one are asked before a parked one is chosen.
+            if self.gates().reorders() && self.pass_front(lane, verdict) {
                 continue;
             }
             match self.next_parked(lane, front.filter(|_| matches!(verdict, Some(Verdict::Run(_))))) {
@@ -93,23 +93,34 @@ impl Lanes {
                     }
                     return Asked::Due;
                 }
-                Some(Verdict::Park) => self.park_front(lane),
                 Some(Verdict::LookUp(key)) => {
                     if let Some(front) = front {
                         self.gates().look_up(key, front);
                     }
                     return Asked::Loading;
                 }
-                Some(Verdict::Settle(without_call)) => {
-                    let event = self.events.pop_front(&mut self.lanes[lane].queue);
-                    event.into_iter().for_each(|event| self.decide(lane, event, without_call));
-                }
-                Some(Verdict::Reject(reason)) => {
-                    let event = self.events.pop_front(&mut self.lanes[lane].queue);
-                    event.into_iter().for_each(|event| self.reject(lane, event, reason));
+                Some(Verdict::Park | Verdict::Settle(_) | Verdict::Reject(_)) => {
+                    self.pass_front(lane, verdict);
                 }
             }
         }
+    }
+
+    /// Parks the first event of the queue, or settles or rejects it. Returns false if its verdict is another one.
+    fn pass_front(&mut self, lane: u32, verdict: Option<Verdict>) -> bool {
+        match verdict {
+            Some(Verdict::Park) => self.park_front(lane),
+            Some(Verdict::Settle(without_call)) => {
+                let event = self.events.pop_front(&mut self.lanes[lane].queue);
+                event.into_iter().for_each(|event| self.decide(lane, event, without_call));
+            }
+            Some(Verdict::Reject(reason)) => {
+                let event = self.events.pop_front(&mut self.lanes[lane].queue);
+                event.into_iter().for_each(|event| self.reject(lane, event, reason));
+            }
+            Some(Verdict::Run(_) | Verdict::LookUp(_)) | None => return false,
+        }
+        true
     }
 
     /// After an event of a call that is being formed: brings the next event of its lane to the front that may be in the same
