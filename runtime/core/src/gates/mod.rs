@@ -22,7 +22,7 @@ pub use event_order::{EventId, EventOrder, GateKey, Known};
 pub use memory::{Change, DELIVERED_MAX, HOLES_MAX, KeyMemory, MemoryChange, RememberedId};
 
 pub(crate) use changes::SettledAs;
-pub(crate) use keys::Role;
+pub(crate) use keys::{Order, Role};
 pub(crate) use parked::Node;
 pub(crate) use partition::PartitionGate;
 pub(crate) use rules::{GateOutcome, Verdict, WithoutCall};
@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::event::Event;
 use crate::{LookUpId, Reason};
-use keys::{Keys, Order};
+use keys::Keys;
 use parked::Parked;
 use rules::{Context, next_value};
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{Lane, LaneState, Lanes};
 use crate::event::Event;
-use crate::gates::{GateOutcome, Gates, Settled, SettledAs, Verdict, WithoutCall};
+use crate::gates::{GateOutcome, Gates, Order, Settled, SettledAs, Verdict, WithoutCall};
+use crate::slab::NONE;
 use crate::{Change, EventOrder, GateKey, Reason};
 
 /// What asking a lane has found.
@@ -319,10 +320,14 @@ impl Lanes {
     /// With `latest_first`: a greater value takes the place of the first event, while that waits for its next attempt.
     fn preempt(&mut self, lane: u32) {
         let Some(front) = self.first(lane).copied().filter(Event::is_in_progress) else { return };
-        if !self.gates().runs_latest_first() || self.gates().keys.order(front.order).value.is_none() {
+        if !self.gates().runs_latest_first() || front.order == NONE {
             return;
         }
-        let key = self.gates().keys.order(front.order).key;
+        let Order { key, value, .. } = self.gates().keys.order(front.order);
+        // An event that stops the handler because it was rejected is in a lane of its own.
+        if value.is_none() || self.gates().keys.key(key).lane != lane {
+            return;
+        }
         let Some(node) = self.events.detach_front(&mut self.lanes[lane].queue) else { return };
         while let Some(next) = self.first(lane).copied()
             && !next.is_in_progress()
@@ -332,7 +337,6 @@ impl Lanes {
         }
         self.events.attach_front(&mut self.lanes[lane].queue, node);
         let greatest = self.gates().parked.greatest(key);
-        let value = self.gates().keys.order(front.order).value;
         let Some((_, greater)) = greatest.filter(|&(greatest, _)| Some(greatest) > value) else { return };
         // The front gives way: it is asked again later.
         let mut gave_way = front;
