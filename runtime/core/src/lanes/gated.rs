@@ -329,11 +329,11 @@ impl Lanes {
             return;
         }
         let Some(node) = self.events.detach_front(&mut self.lanes[lane].queue) else { return };
-        while let Some(next) = self.first(lane).copied()
-            && !next.is_in_progress()
-            && self.verdict(&next) == Verdict::Park
-        {
-            self.park_front(lane);
+        while let Some(next) = self.first(lane).copied().filter(|next| !next.is_in_progress()) {
+            let verdict = self.verdict(&next);
+            if self.gates().is_at_limit() || !self.pass_front(lane, Some(verdict)) {
+                break;
+            }
         }
         self.events.attach_front(&mut self.lanes[lane].queue, node);
         let greatest = self.gates().parked.greatest(key);
