@@ -119,6 +119,9 @@ impl Core {
         let Some(gates) = self.gates() else { return };
         let (index, key) = (gates.keys.key(key).partition, gates.keys.key(key).id);
         let state = self.partitions.get(index);
+        if state.phase != Phase::Active {
+            return; // the event was dropped in the same step
+        }
         let (partition, ownership) = (state.id, state.ownership);
         let arena_slot = event.arena_slot;
         self.outbox.push(Pending::LookUpKey { request, partition, ownership, key, arena_slot });
