@@ -107,19 +107,23 @@ impl Core {
         blocked
     }
 
-    /// Returns what the first unsettled row of a lane is blocked on, if that row blocks its partition. The rows of a
-    /// lane settle in order, so no later row can.
+    /// Returns what a row of a lane is blocked on, if that row blocks its partition. The rows of a lane settle in order, so
+    /// without a gate only the first unsettled one can. With a gate, they may be in another order than their offsets.
     fn blocked_by_lane(&self, id: CallId, call: &Call, lane: &CallLane) -> Option<Blockage> {
         let state = self.partitions.get(lane.partition);
         let offset = state.ledger.committable();
         // The call no longer holds the rows of a released lane: they have settled, or are back in the lane's queue and
         // may be in another call. The arena slots of disowned rows are already free, although their call may still run.
         let has_row = lane.settled_to < lane.end && !lane.released && !lane.disowned;
-        let row = has_row.then(|| call.row(lane.settled_to))?;
+        let is_gated = self.lanes.gates.is_some();
+        let first = has_row.then_some(lane.settled_to)?;
+        let is_it = |&row: &u32| !is_gated || call.row(row).offset == offset;
+        let at = (first..lane.end).find(is_it)?;
+        let row = call.row(at);
         if !state.may_commit() || row.ownership != state.ownership || row.offset != offset {
             return None;
         }
-        let blocked_on = match (call.state, call.awaited(lane.settled_to)) {
+        let blocked_on = match (call.state, call.awaited(at)) {
             (CallState::Terminated, Awaited::Acks(Effect::DeadLetter)) => BlockedOn::DeadLetterUnacked,
             (CallState::Terminated | CallState::Free, _) => BlockedOn::OutputsUnacked,
             (CallState::Running | CallState::Cancelled(_) | CallState::Stuck, _) => BlockedOn::Guest,
@@ -129,7 +133,7 @@ impl Core {
             offset: Some(offset),
             attempt: call.attempt,
             arena_slot: Some(row.arena_slot),
-            call_row: Some((id, lane.settled_to)),
+            call_row: Some((id, at)),
             blocked_on,
         })
     }
