@@ -284,6 +284,16 @@ impl Gates {
         self.update_wait(key);
     }
 
+    /// With a window: an event that may run, and is parked again, need not wait again.
+    pub(crate) fn keep_released(&mut self, order: u32) {
+        let Order { key, value, .. } = self.keys.order(order);
+        if self.runs_latest_first() {
+            return;
+        }
+        let known = self.keys.key_mut(key);
+        known.released_to = known.released_to.max(value);
+    }
+
     /// Removes an event from the parked ones.
     pub(crate) fn unpark(&mut self, event: &Event) {
         let Order { key, value, .. } = self.keys.order(event.order);

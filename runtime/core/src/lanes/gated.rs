@@ -59,6 +59,9 @@ impl Lanes {
             self.preempt(lane);
             return;
         }
+        if self.verdict(&front) == Verdict::Park {
+            self.gates().keep_released(front.order);
+        }
         let asked = self.ask(lane);
         assert!(asked == Asked::Due, "an event of lane {lane} may not run any more: {asked:?}");
     }
