@@ -317,6 +317,11 @@ impl PartitionState {
         Identity { topic_id: self.topic_id, partition: self.id.number, offset }
     }
 
+    /// Transactional delivery: whether nothing can be published before the first unsettled event settles.
+    pub(crate) fn waits_for_first(&self) -> bool {
+        self.hold.is_some() && !self.commit.excluded
+    }
+
     /// Returns whether results of the ownership still count.
     pub(crate) fn accepts_results(&self) -> bool {
         matches!(self.phase, Phase::Active | Phase::Closing { .. })

@@ -398,7 +398,7 @@ impl Core {
         let is_at_end = state.ledger.next() >= end && state.reading.position == PositionState::Verified;
         let is_stopped = self.stopping
             || self.output_backlog_full
-            || self.is_full()
+            || (self.is_full() && !state.waits_for_first())
             || self.rebalance.assign.is_some()
             || self.rebalance.revoke.is_some();
         let uptime = self.now.uptime;
@@ -477,7 +477,8 @@ impl Core {
         let (mut requests, mut next) = (Vec::new(), uptime + interval);
         for index in waiting {
             let state = self.partitions.get(index);
-            let (id, is_paused) = (state.id, state.reading.paused.is_some());
+            // What a partition is held for may be such an event: then nothing else can be read or handled.
+            let (id, is_paused) = (state.id, state.reading.paused.is_some() || state.waits_for_first());
             let is_idle = state.running + state.unacked == 0;
             if state.phase != Phase::Active {
                 continue;
