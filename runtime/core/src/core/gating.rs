@@ -6,7 +6,7 @@ use super::Core;
 use crate::event::Event;
 use crate::gates::{GateOutcome, Gates, Role, Settled, WithoutCall};
 use crate::outbox::Pending;
-use crate::partitions::{Phase, PositionState};
+use crate::partitions::Phase;
 use crate::{
     BlockedOn, Change, ClosedGap, Consecutive, First, GapCause, GateRule, KeyMemory, LookUpId, MaxAhead,
     MemoryChange, Notice, OnGap, Partition, PartitionStop, Reason, Window,
@@ -395,7 +395,8 @@ impl Core {
         if state.phase != Phase::Active {
             return;
         }
-        let is_at_end = state.ledger.next() >= end && state.reading.position == PositionState::Verified;
+        // Everything before the ledger's next offset was read, wherever the reader is.
+        let is_at_end = state.ledger.next() >= end;
         let is_stopped = self.stopping
             || self.output_backlog_full
             || (self.is_full() && !state.waits_for_first())
