@@ -422,14 +422,19 @@ impl Lanes {
     fn is_due(&mut self, lane: u32) -> bool {
         self.lanes[lane].state = LaneState::Detached;
         let asked = self.ask(lane);
+        self.set_not_due(lane, asked);
+        asked == Asked::Due
+    }
+
+    /// Sets the state of a detached lane that was asked, unless it is due.
+    fn set_not_due(&mut self, lane: u32, asked: Asked) {
         let Lane { queue, state, parked, .. } = &mut self.lanes[lane];
         match asked {
-            Asked::Due => return true,
+            Asked::Due => {}
             Asked::Loading => *state = LaneState::Loading,
             Asked::Nothing if queue.is_empty() && *parked == 0 => self.remove(lane),
             Asked::Nothing => *state = LaneState::Waiting,
         }
-        false
     }
 
     fn end_retry_state(&mut self, lane: u32) {
