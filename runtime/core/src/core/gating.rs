@@ -146,7 +146,7 @@ impl Core {
 
     // -- gaps ---------------------------------------------------------------------------------------
 
-    fn consecutive(&self) -> Option<Consecutive> {
+    pub(super) fn consecutive(&self) -> Option<Consecutive> {
         match self.lanes.gates.as_ref()?.config.as_ref()?.rule {
             GateRule::Consecutive(rule) => Some(rule),
             GateRule::Newest(_) | GateRule::Window(_) => None,

@@ -40,7 +40,12 @@ impl Core {
     fn has_only_early_events(&self, state: &PartitionState) -> bool {
         let is_read = state.end.is_some_and(|end| state.ledger.next() >= end);
         let open = state.ledger.open();
-        is_read && open > 0 && open == self.parked(state.id) && !state.is_dirty()
+        // Events that wait for a window are released at the end.
+        self.consecutive().is_some()
+            && is_read
+            && open > 0
+            && open == self.parked(state.id)
+            && !state.is_dirty()
     }
 
     fn report_early_events(&mut self) {
