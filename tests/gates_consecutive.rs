@@ -63,6 +63,7 @@ fn send(flow: &Flow<'_>, records: Vec<Record>) {
 /// Returns the values of the committed outputs of a key, in order.
 fn values_of(flow: &Flow<'_>, key: &str) -> Vec<String> {
     let outputs = kafka::read_committed(&flow.cluster.bootstrap(), &flow.output);
-    let of_key = outputs.into_iter().filter(|output: &Received| output.key.as_deref() == Some(key.as_bytes()));
+    let of_key =
+        outputs.into_iter().filter(|output: &Received| output.key.as_deref() == Some(key.as_bytes()));
     of_key.map(|output| String::from_utf8_lossy(&output.value.unwrap_or_default()).into_owned()).collect()
 }

@@ -35,33 +35,23 @@ impl Core {
             return;
         }
         let unfinished = self.gates().map(|gates| std::mem::take(&mut gates.decided.unfinished));
-        loop {
-            let Some(gates) = self.gates() else { return };
-            let decided = std::mem::take(&mut gates.decided);
-            let mut changes = decided.changes.into_iter();
-            let is_done = decided.settled.is_empty() && decided.gaps.is_empty();
-            for settled in decided.settled {
-                let own: Vec<_> = changes.by_ref().take(settled.changes).collect();
-                self.settle_without_call(&settled, own);
+        unfinished.into_iter().flatten().for_each(|lane| self.lanes.ask_again(lane));
+        while let Some(mut decided) = self.gates().and_then(Gates::take_decided) {
+            let mut changes = decided.changes.drain(..);
+            for settled in decided.settled.drain(..) {
+                self.settle_without_call(&settled, changes.by_ref().take(settled.changes));
             }
-            for (index, event, reason) in decided.rejected {
+            drop(changes);
+            for (index, event, reason) in decided.rejected.drain(..) {
                 self.queue_rejected(index, event, reason);
             }
-            for (key, request, event) in decided.look_ups {
+            for (key, request, event) in decided.look_ups.drain(..) {
                 self.look_up_key(key, request, event);
             }
-            if let Some(gates) = self.gates() {
-                gates.decided.unfinished.extend(decided.unfinished);
-            }
-            for key in decided.gaps {
+            for key in decided.gaps.drain(..) {
                 self.close_gap_if_due(key);
             }
-            if is_done {
-                break;
-            }
-        }
-        for lane in unfinished.into_iter().flatten() {
-            self.lanes.ask_again(lane);
+            self.gates().into_iter().for_each(|gates| gates.reuse(&mut decided));
         }
     }
 
@@ -70,10 +60,16 @@ impl Core {
         self.lanes.gates.as_ref().is_some_and(|gates| !gates.decided.unfinished.is_empty())
     }
 
-    fn settle_without_call(&mut self, settled: &Settled, changes: Vec<(crate::GateKey, Change)>) {
+    /// `changes`: what it changes, exactly.
+    fn settle_without_call(
+        &mut self,
+        settled: &Settled,
+        changes: impl Iterator<Item = (crate::GateKey, Change)>,
+    ) {
         let Settled { partition: index, event, outcome, .. } = *settled;
         let state = self.partitions.get_mut(index);
         if state.phase != Phase::Active {
+            changes.for_each(drop);
             return self.outbox.release(event.arena_slot); // the next owner reads it again
         }
         state.ledger.settle(event.offset);

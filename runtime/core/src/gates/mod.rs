@@ -45,6 +45,8 @@ pub(crate) struct Gates {
     /// By index.
     partitions: Vec<PartitionGate>,
     pub(crate) decided: Decided,
+    /// The memory of what was carried out last, for what is decided next.
+    spare: Decided,
     /// Keys whose expected memory differs, while a call is being formed.
     taken: Vec<u32>,
     last_request: LookUpId,
@@ -91,6 +93,7 @@ impl Gates {
                 parked: Parked::default(),
                 partitions: Vec::new(),
                 decided: Decided::default(),
+                spare: Decided::default(),
                 taken: Vec::new(),
                 last_request: LookUpId(0),
             })
@@ -129,6 +132,22 @@ impl Gates {
 
     pub(crate) fn is_at_limit(&self) -> bool {
         self.decided.settled.len() + self.decided.rejected.len() >= OUTCOMES_MAX
+    }
+
+    /// Takes what was decided, without unfinished lanes; `None`: nothing.
+    pub(crate) fn take_decided(&mut self) -> Option<Decided> {
+        let Decided { settled, rejected, look_ups, gaps, .. } = &self.decided;
+        let is_empty = settled.is_empty() && rejected.is_empty() && look_ups.is_empty() && gaps.is_empty();
+        (!is_empty).then(|| {
+            let mut decided = std::mem::replace(&mut self.decided, std::mem::take(&mut self.spare));
+            std::mem::swap(&mut decided.unfinished, &mut self.decided.unfinished);
+            decided
+        })
+    }
+
+    /// Reuses the memory of what was carried out.
+    pub(crate) fn reuse(&mut self, carried_out: &mut Decided) {
+        self.spare = std::mem::take(carried_out);
     }
 
     /// Adds the order of an event that is admitted to a lane.

@@ -274,12 +274,13 @@ impl Lanes {
         let is_stale_redrive = order.redriven && without_call.outcome == GateOutcome::Stale;
         let mark = gates.keys.key(order.key).memory.mark;
         let stale_redrive = order.value.zip(mark).filter(|_| is_stale_redrive);
-        let mut changes = Vec::new();
+        let mut changes = std::mem::take(&mut gates.decided.changes);
+        let before = changes.len();
         let how = SettledAs::WithoutCall(without_call);
         gates.settle(event.order, how, wall_ms, |key, change| changes.push((key, change)));
         let outcome = without_call.outcome;
-        let settled = Settled { partition, event, outcome, changes: changes.len(), stale_redrive };
-        gates.decided.changes.append(&mut changes);
+        let settled = Settled { partition, event, outcome, changes: changes.len() - before, stale_redrive };
+        gates.decided.changes = changes;
         gates.decided.settled.push(settled);
     }
 
