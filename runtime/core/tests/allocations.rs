@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, FetchedRow, Input, LaneEnd,
-    Now, Partition, PartitionStart, RebalanceId,
+    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, EventId, EventOrder,
+    FetchedRow, GateConfig, GateKey, GateRule, Input, Known, LaneEnd, Newest, NoValue, Now, Partition,
+    PartitionStart, RebalanceId,
 };
 
 thread_local! {
@@ -81,6 +82,7 @@ struct Requested {
 /// A shell that does not allocate, so that every allocation counted is the core's.
 struct Shell {
     core: Core,
+    is_gated: bool,
     uptime: Duration,
     requested: Requested,
     next: i64,
@@ -117,10 +119,11 @@ impl Requested {
 }
 
 impl Shell {
-    fn new() -> Self {
+    fn new(gate: Option<GateConfig>) -> Self {
         let config =
-            Config { max_batch: 64, max_batch_is_fixed: true, max_queued: 4_000, ..Config::default() };
+            Config { max_batch: 64, max_batch_is_fixed: true, max_queued: 4_000, gate, ..Config::default() };
         Shell {
+            is_gated: gate.is_some(),
             core: Core::new(config),
             uptime: Duration::ZERO,
             requested: Requested {
@@ -208,15 +211,24 @@ impl Shell {
             row.admission = match self.chance(10) {
                 0..4 => Admission::Lane(self.chance(20)),
                 4..8 => Admission::Lane(self.chance(100_000)),
+                _ if self.is_gated => Admission::Lane(0),
                 _ => Admission::Unkeyed,
             };
             self.next += 1;
+        }
+        let mut orders = [NO_ORDER; 50];
+        for (order, row) in orders.iter_mut().zip(&rows) {
+            if let Admission::Lane(lane) = row.admission {
+                // Some values are older than those before them.
+                let value = row.offset - self.chance(20).cast_signed();
+                *order = EventOrder { key: GateKey(lane), value: Some(value), ..NO_ORDER };
+            }
         }
         self.requested.permitted = 0;
         self.give(Input::Fetched {
             partition: P,
             rows: rows.get(..count).unwrap_or_default(),
-            orders: &[],
+            orders: if self.is_gated { orders.get(..count).unwrap_or_default() } else { &[] },
             end: None,
             error: None,
         });
@@ -261,9 +273,30 @@ impl Shell {
     }
 }
 
+const NO_ORDER: EventOrder = EventOrder {
+    key: GateKey(0),
+    value: None,
+    id: EventId::NONE,
+    id_key: GateKey(0),
+    tombstone: false,
+    filtered: false,
+    redriven: false,
+    known: Known::Mark(None),
+};
+
 #[test]
 fn a_million_events_allocate_nothing() {
-    let mut shell = Shell::new();
+    check(None);
+}
+
+#[test]
+fn a_million_events_with_a_gate_allocate_nothing() {
+    let rule = GateRule::Newest(Newest { equal_runs: false, tolerance: 0, latest_first: false });
+    check(Some(GateConfig { rule, no_value: NoValue::Reject, max_ahead: None, ends_at_tombstone: false }));
+}
+
+fn check(gate: Option<GateConfig>) {
+    let mut shell = Shell::new(gate);
     shell.begin();
     shell.handle(1_000_000); // until every reused buffer has its largest size
     let (before, commits) = (COUNTED.get(), shell.committed);
