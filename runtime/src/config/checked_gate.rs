@@ -78,3 +78,12 @@ impl OrderConfig {
         self.gate.is_some() || self.duplicates.is_some()
     }
 }
+
+impl GateConfig {
+    /// Returns whether the values of a key begin with a configured one, so that the log must have all of them.
+    #[must_use]
+    pub fn needs_all_records(&self) -> bool {
+        let keylane_core::GateRule::Consecutive(rule) = self.rule.rule else { return false };
+        matches!(rule.first, keylane_core::First::At(_))
+    }
+}

@@ -21,6 +21,7 @@ mod partition_count;
 mod partitions;
 mod spec;
 mod startup_checks;
+mod topic_settings;
 
 pub use delivery_suffix::configured_client_id;
 pub use event::{SourceEvent, StartPosition};
@@ -29,6 +30,7 @@ pub use kafka::Source;
 pub use partition_count::partition_counts;
 pub use spec::{Ends, SourceSpec};
 pub use startup_checks::Error;
+pub use topic_settings::TopicNeeds;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::delivery_suffix::with_suffix;
 use super::embedded::FeedProgress;
+use super::topic_settings::TopicNeeds;
 use crate::config::{Assignor, FetchLimits, StartPolicy};
 use crate::librdkafka::{ClientError, Consumer, Credentials, Isolation, LatestStatistics, Properties};
 use crate::status::DeliveryMode;
@@ -38,6 +39,8 @@ pub struct SourceSpec {
     pub fetch: FetchLimits,
     /// Timeout of a commit.
     pub commit_timeout: Duration,
+    /// What the gate of the handler needs of the topics.
+    pub needs: TopicNeeds,
     /// The progress of the embedded broker's feed, to which read positions are reported.
     pub feed: Option<Arc<FeedProgress>>,
     /// The receiver of the consumer's statistics; `None`: nobody reads them.

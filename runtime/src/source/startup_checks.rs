@@ -28,6 +28,24 @@ pub enum Error {
         /// The broker's error code.
         code: ErrorCode,
     },
+    /// A gate orders events by the timestamps of their producers, and the broker replaces these.
+    #[error(
+        "the topic `{topic}` has `message.timestamp.type=LogAppendTime`: `gate.by = \"timestamp\"` would order events as they \
+         arrived; set it to `CreateTime`, or order by a header"
+    )]
+    LogAppendTime {
+        /// The topic.
+        topic: String,
+    },
+    /// A gate needs all events of a key from the first one on, and the topic may lose them.
+    #[error(
+        "the topic `{topic}` is compacted: keys whose first event was removed would wait for it; set `first = \"any\"` in the \
+         gate, or use a topic without `cleanup.policy=compact`"
+    )]
+    Compacted {
+        /// The topic.
+        topic: String,
+    },
     /// The consumer could not subscribe.
     #[error("the consumer can't subscribe: {0}")]
     Subscribe(ErrorCode),

@@ -6,11 +6,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Checked, Cluster, FetchLimits};
+use crate::config::{self, Checked, Cluster, FetchLimits, OrderBy, OrderConfig};
 use crate::guest::EngineOptions;
 use crate::librdkafka::{Credentials, CredentialsError, Properties, SecretKind};
 use crate::sink::{SinkSpec, TransactionSpec};
-use crate::source::{Ends, SourceSpec};
+use crate::source::{Ends, SourceSpec, TopicNeeds};
 
 use super::super::admin::delivery;
 
@@ -82,9 +82,18 @@ pub(in crate::app) fn source_spec(
         create_topics: config.kafka.create_topics,
         fetch: fetch_limits(config, 1),
         commit_timeout: handler.commit.timeout,
+        needs: match &config.kafka.cluster {
+            Cluster::Embedded(_) => TopicNeeds::default(), // its topics have no settings
+            Cluster::Brokers(_) => topic_needs(&handler.order),
+        },
         feed: None,
         statistics: None,
     }
+}
+
+fn topic_needs(order: &OrderConfig) -> TopicNeeds {
+    let Some(gate) = &order.gate else { return TopicNeeds::default() };
+    TopicNeeds { create_time: gate.by == OrderBy::Timestamp, all_records: gate.needs_all_records() }
 }
 
 /// Returns the spec of the transactional producer of a handler; `None`: at-least-once delivery.

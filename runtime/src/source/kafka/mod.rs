@@ -23,6 +23,7 @@ use crate::source::lookups::{CommittedOffsetsReader, LookupParameters, Lookups, 
 use crate::source::partitions::{ConsumerContext, OwnedPartitions, PartitionReader};
 use crate::source::spec::{Ends, SourceSpec};
 use crate::source::startup_checks::{Error, topic_facts};
+use crate::source::topic_settings;
 use crate::status::DeliveryMode;
 
 use commits::PendingCommits;
@@ -76,6 +77,7 @@ impl Source {
             StartupRequests::new(consumer.client(), &main_queue, spec.response_timeout(), keep_waiting);
         let broker = requests.broker()?;
         let facts = topic_facts(&mut requests, spec, &topics)?;
+        topic_settings::check(&mut requests, &spec.handler, &topics, spec.needs)?;
         let feed = spec.feed.as_ref().map(|feed| feed.add_source(&topics, &wake));
         let parameters = LookupParameters {
             group: spec.group_name().ok_or_else(|| StartupError::GroupName(spec.group_id.clone()))?,

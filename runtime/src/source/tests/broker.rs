@@ -43,6 +43,7 @@ pub(super) fn spec(broker: &EmbeddedBroker, assignor: Assignor) -> SourceSpec {
             partitions: 8,
         },
         commit_timeout: Duration::from_secs(2),
+        needs: crate::source::TopicNeeds::default(),
         feed: None,
         statistics: None,
     }
