@@ -4,6 +4,8 @@
 mod durable;
 mod last_commits;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +18,7 @@ use keylane_state::{KeyBytes, RecordError};
 use sha2::{Digest as _, Sha256};
 
 use crate::admit::{ArenaRecord, EnteredKey, FieldReader, KeyIdentities, OrderValueRule};
-use crate::config::OrderConfig;
+use crate::config::{DuplicatesConfig, GateConfig, OrderConfig};
 
 use super::publishing::was_redriven;
 use durable::DurableMemory;
@@ -88,7 +90,8 @@ impl Gates {
     /// Returns the gates of a handler; `None`: it has neither a gate nor a detection of duplicates. `transactional`: whether
     /// effects of settled events may be dropped.
     pub(in crate::app) fn new(config: &OrderConfig, transactional: bool) -> Option<Box<Gates>> {
-        let (gate, duplicates) = (config.gate.as_ref(), config.duplicates.as_ref());
+        let gate: Option<&GateConfig> = config.gate.as_ref();
+        let duplicates: Option<&DuplicatesConfig> = config.duplicates.as_ref();
         let keep_ids = duplicates.map_or(0, |duplicates| duplicates.limits.keep);
         let limit = usize::try_from(config.marks_memory).unwrap_or(usize::MAX);
         let random = RandomState::new();
