@@ -19,6 +19,20 @@ fn an_older_version_is_acknowledged_without_a_call() {
     assert_eq!(flow.lag(), 0);
 }
 
+/// While version 1 runs, others arrive. Of those that wait, only the newest runs.
+#[test]
+fn of_waiting_versions_only_the_newest_runs() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let events = ["3", "1", "5", "4", "2"].map(|number| version(("a", number)));
+    send(&flow, events.into());
+    run(&newest(&flow, "header:version").set("handlers.t.gate", "latest_first", true));
+    let handled = values_of(&flow, "a");
+    assert_eq!(handled.last().map(String::as_str), Some("5"), "{handled:?}");
+    assert!(handled.len() <= 2, "versions that were superseded did not run: {handled:?}");
+    assert_eq!(flow.lag(), 0);
+}
+
 /// A value that can't be read is dead-lettered, and does not hold its key up.
 #[test]
 fn an_event_without_a_version_is_dead_lettered() {
