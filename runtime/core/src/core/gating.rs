@@ -376,12 +376,12 @@ impl Core {
 
     // -- stream time --------------------------------------------------------------------------------
 
-    /// Takes the timestamps of records that were read.
-    pub(super) fn records_read(&mut self, index: u32, timestamps: impl Iterator<Item = i64>) {
+    /// Takes the timestamp of a record that was read.
+    pub(super) fn record_read(&mut self, index: u32, timestamp: i64) {
         let (uptime, wall_ms) = (self.now.uptime, self.now.wall_ms);
         let Some(gates) = self.gates() else { return };
         let stream = &mut gates.partition(index).stream;
-        timestamps.for_each(|timestamp| stream.record(timestamp, wall_ms));
+        stream.record(timestamp, wall_ms);
         stream.stand(uptime);
     }
 

@@ -45,12 +45,10 @@ impl Core {
         assert!(self.lanes.gates.is_none() || orders.len() == rows.len(), "rows without their orders");
         for (at, row) in rows.iter().enumerate() {
             if !self.admit(index, row, orders.get(at)) {
-                self.records_read(index, rows.iter().take(at).map(|row| row.timestamp));
                 return self.release_all(rows.get(at..).unwrap_or_default());
             }
         }
         if !rows.is_empty() && self.lanes.gates.is_some() {
-            self.records_read(index, rows.iter().map(|row| row.timestamp));
             self.check_waits(index);
         }
         if end.is_none_or(|offset| self.end_of_partition(index, offset))
@@ -84,6 +82,9 @@ impl Core {
             return false;
         }
         self.position_verified(index);
+        if order.is_some() {
+            self.record_read(index, row.timestamp); // before the event begins to wait
+        }
         let state = self.partitions.get_mut(index);
         if let Some(end) = state.end
             && row.offset >= end
