@@ -228,7 +228,12 @@ impl Gates {
             return Some((node, verdict));
         }
         let order = event_at(node).order;
+        let Order { value, .. } = self.keys.order(order);
         let context = self.context(&self.keys.order(order), wall_ms);
+        let gate = self.config.as_ref()?;
+        if value.is_some_and(|value| context.is_too_far_ahead(gate, value)) {
+            return Some((node, Verdict::Reject(Reason::OrderValueAhead))); // the key had no mark when it was parked
+        }
         if context.id_key.1.lookup != keys::KeyLookup::Known {
             return Some((node, Verdict::LookUp(context.id_key.0)));
         }

@@ -167,7 +167,8 @@ impl Context<'_> {
         }
     }
 
-    fn is_too_far_ahead(&self, gate: &GateConfig, value: i64) -> bool {
+    /// Returns whether an order value is above the limit.
+    pub(crate) fn is_too_far_ahead(&self, gate: &GateConfig, value: i64) -> bool {
         let limit = match gate.max_ahead {
             None => return false,
             Some(MaxAhead::OfClock(ahead)) => {

@@ -215,9 +215,12 @@ impl Lanes {
                         best = Some((offset, node, role));
                     }
                 }
-                Some((_, Verdict::Park | Verdict::Reject(_))) => {
-                    unreachable!("a parked event was asked before")
+                Some((node, Verdict::Reject(reason))) => {
+                    let event = self.take_parked(node);
+                    self.reject(lane, event, reason);
+                    return Parked::Decided;
                 }
+                Some((_, Verdict::Park)) => unreachable!("a parked event was asked before"),
             }
         }
         match best {
