@@ -4,6 +4,7 @@ use keylane_core::{Action, ArenaSlot, BlockedOn, Notice, PartitionStop};
 
 use super::plan::{MS, SECOND};
 use super::trace::Seen;
+use super::transactions::Coverage;
 use super::world::{Event, Stage, World};
 
 impl World {
@@ -94,7 +95,7 @@ impl World {
                 self.processes[p].parts[index].ownership = Some(ownership.0);
                 self.note(p, "ownership", Some(index), offset, ownership.0 as i64);
                 self.begin_session(p, index, ownership.0);
-                self.begin_gates(p, index, ownership.0);
+                self.begin_gates(p, index, (ownership.0, offset));
                 if claimed > 0 {
                     self.saw(Seen::SetsApplied);
                 }
@@ -111,6 +112,7 @@ impl World {
             Notice::MetadataIgnored { partition } => {
                 self.saw(Seen::SetsIgnored);
                 let (index, transactional) = (self.index(partition), self.is_transactional());
+                self.processes[p].parts[index].claimed = Coverage::default();
                 self.require(!transactional, "T2 claims grow", index, -1, || {
                     format!("process {p} ignores a completed set")
                 });

@@ -119,7 +119,8 @@ impl World {
                 .get(&(row.ownership, row.offset))
                 .and_then(|retry_state| retry_state.failed_permanently)
         };
-        let publishes = process.retry.on_exhausted == OnExhausted::DeadLetter;
+        let always = matches!(dead_letter.reason, Reason::Gap | Reason::Late);
+        let publishes = always || process.retry.on_exhausted == OnExhausted::DeadLetter;
         self.require(
             publishes && expected == Some(dead_letter.reason),
             "I-outcomes",
@@ -131,6 +132,7 @@ impl World {
 
     /// The attempt has the right number, is not too early, and runs alone if it must.
     pub(crate) fn check_attempt(&mut self, p: usize, dispatch: &Dispatch<'_>, row: &CallRow) {
+        self.inherit_attempts(p, row);
         let retry_state = *self.retry_state(p, row);
         let (partition, offset) = (row.partition, row.offset);
         let retry = self.processes[p].retry.clone();
@@ -194,6 +196,21 @@ impl World {
         let Some(ownership) = process.parts[index].ownership else { return };
         if process.rounds.get(&ownership).is_some_and(|&last| offset > last) {
             process.rounds.remove(&ownership);
+        }
+    }
+
+    /// With `latest_first`: an event that takes the place of one between two attempts has its attempts.
+    fn inherit_attempts(&mut self, p: usize, row: &CallRow) {
+        for offset in self.gave_way_to(p, row) {
+            let states = &mut self.processes[p].retry_states;
+            if let Some(state) = states.get_mut(&(row.ownership, offset))
+                && (state.charged > 0 || state.quarantined)
+                && state.failed_permanently.is_none()
+            {
+                let state = std::mem::take(state);
+                states.insert((row.ownership, row.offset), state);
+                self.saw(Seen::Preemptions);
+            }
         }
     }
 

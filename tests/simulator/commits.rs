@@ -64,6 +64,8 @@ impl World {
             if entry.unclaimed > 0 {
                 self.saw(Seen::SetsTruncated);
             }
+            let covered = self.coverage(index, stored.offset, &stored.metadata).unwrap_or_default();
+            self.explain_before_commit(p, index, &covered);
             self.check_commit(p, index, &stored);
             request.entries.push((index, stored));
         }

@@ -126,7 +126,9 @@ impl World {
 
     /// With gates: the events that the completed set claims are not admitted.
     fn record_claimed(&mut self, p: usize, index: usize, found: &Found) {
-        let claimed = found.committed.as_ref().filter(|_| self.is_gated());
+        let claimed = found.committed.as_ref().filter(|(offset, metadata)| {
+            self.is_gated() && !codec::is_of_another_topic(metadata, &self.identity(index, *offset))
+        });
         let claimed = claimed.and_then(|(offset, metadata)| self.coverage(index, *offset, metadata));
         self.processes[p].parts[index].claimed = claimed.unwrap_or_default();
     }

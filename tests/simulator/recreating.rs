@@ -8,6 +8,7 @@ use super::log::Record;
 use super::plan::{Class, MS, SECOND};
 use super::planted::Planted;
 use super::trace::Seen;
+use super::transactions::Coverage;
 use super::world::{Event, World};
 
 impl World {
@@ -57,6 +58,7 @@ impl World {
         let (partition, topic_id, log_start) = (log.partition, log.topic_id, log.start);
         let part = &mut self.processes[p].parts[index];
         part.incarnation = log.incarnation;
+        part.claimed = Coverage::default();
         part.floor = None;
         part.stopped = false;
         self.processes[p].parts[index].reader.iter_mut().for_each(|reader| reader.permission = None);

@@ -206,6 +206,7 @@ coverage! {
     DeletionsRefused 3_000
     GateStale 0
     GateSuperseded 0
+    Preemptions 0
     GateLate 0
     GateDuplicates 0
     GateFiltered 0

@@ -1,5 +1,7 @@
 //! The explanation of a step: everything that the core has done must follow from the rules, in some order.
 
+use std::time::Duration;
+
 use keylane_core::{
     Change, Consecutive, Core, First, GapCause, GateRule, Late, Newest, OnGap, OwnershipState, Reason,
 };
@@ -12,6 +14,9 @@ use super::super::world::World;
 use super::model::{EventModel, EventState, KeyModel, Place};
 use super::steps::{Step, is_of_gate};
 use super::{GatesPlan, KeyName};
+
+/// The core counts whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(1);
 
 /// The changes of an event that is done.
 pub(super) fn changes_of_done(plan: &GatesPlan, key: &KeyModel, event: &EventModel) -> Vec<Change> {
@@ -68,31 +73,10 @@ impl World {
     /// Explains what the core has done in this step.
     pub(crate) fn end_gate_step(&mut self, p: usize, core: &Core) {
         let Some(plan) = self.plan.gates else { return };
+        self.follow_records(p, core);
         let mut step = std::mem::take(&mut self.processes[p].gates.step);
         self.drop_released(p, core, &mut step);
-        loop {
-            let before = step.released.len() + step.rejected.len() + step.gaps.len();
-            // By value: events of one key settle in their order.
-            let mut released = std::mem::take(&mut step.released);
-            let key = |&(index, offset): &(usize, i64)| {
-                let event = self.processes[p].gates.parts.get(&index)?.model.events.get(&offset)?;
-                Some((index, event.order.key, event.order.value, offset))
-            };
-            released.sort_by_key(key);
-            released.retain(|&(index, offset)| !self.explain_without_call(p, index, offset, &plan));
-            step.released = released;
-            let mut gaps = std::mem::take(&mut step.gaps);
-            if let Some(at) = gaps.iter().position(|&(index, gap)| self.explain_gap(p, index, &gap, &plan)) {
-                gaps.remove(at);
-            }
-            step.gaps = gaps;
-            step.rejected
-                .retain(|&(index, offset, reason)| !self.explain_rejection(p, index, offset, reason, &plan));
-            let after = step.released.len() + step.rejected.len() + step.gaps.len();
-            if after == before || after == 0 {
-                break;
-            }
-        }
+        self.explain(p, &mut step, &plan);
         if let Some(&(index, offset)) = step.released.first() {
             let text = format!("process {p} settles {} without a call", self.describe(p, index, offset));
             self.report_violation("G3 without call", text, Some(index), offset);
@@ -113,6 +97,51 @@ impl World {
         }
     }
 
+    /// A commit covers events that were released in this step: they have their outcomes before it.
+    pub(crate) fn explain_before_commit(&mut self, p: usize, index: usize, covered: &Coverage) {
+        let Some(plan) = self.plan.gates else { return };
+        let mut step = std::mem::take(&mut self.processes[p].gates.step);
+        let all = std::mem::take(&mut step.released);
+        let (covered, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|&(of, offset)| {
+            of == index && covered.covers(offset) && !self.processes[p].parts[index].claimed.covers(offset)
+        });
+        step.released = covered;
+        self.explain(p, &mut step, &plan);
+        step.released.extend(others);
+        self.processes[p].gates.step = step;
+    }
+
+    /// Explains what can be explained, and removes it.
+    fn explain(&mut self, p: usize, step: &mut Step, plan: &GatesPlan) {
+        loop {
+            let before = step.released.len() + step.rejected.len() + step.gaps.len();
+            step.rejected
+                .retain(|&(index, offset, reason)| !self.explain_rejection(p, index, offset, reason, plan));
+            // By value: events of one key settle in their order.
+            let mut released = std::mem::take(&mut step.released);
+            let key = |&(index, offset): &(usize, i64)| {
+                let event = self.processes[p].gates.parts.get(&index)?.model.events.get(&offset)?;
+                Some((index, event.order.key, event.order.value, offset))
+            };
+            released.sort_by_key(key);
+            let is_rejected =
+                |at: (usize, i64)| step.rejected.iter().any(|&(index, offset, _)| (index, offset) == at);
+            released.retain(|&(index, offset)| {
+                is_rejected((index, offset)) || !self.explain_without_call(p, index, offset, plan)
+            });
+            step.released = released;
+            let mut gaps = std::mem::take(&mut step.gaps);
+            if let Some(at) = gaps.iter().position(|&(index, gap)| self.explain_gap(p, index, &gap, plan)) {
+                gaps.remove(at);
+            }
+            step.gaps = gaps;
+            let after = step.released.len() + step.rejected.len() + step.gaps.len();
+            if after == before || after == 0 {
+                break;
+            }
+        }
+    }
+
     /// Slots are also released because rows are not admitted, or because their ownership ends.
     fn drop_released(&mut self, p: usize, core: &Core, step: &mut Step) {
         if step.released.is_empty() {
@@ -129,12 +158,22 @@ impl World {
             if !is_admitted || !is_current {
                 self.gate_part(p, index).model.events.remove(&offset);
             }
-            let was_claimed = self.processes[p].parts[index].claimed.covers(offset);
+            // Or by an owner of a log that does not exist any more.
+            let was_claimed =
+                self.processes[p].parts[index].claimed.covers(offset) || !self.reads_current_topic(p, index);
             if was_claimed {
                 self.gate_part(p, index).model.events.remove(&offset);
             }
             is_current && is_admitted && !was_claimed
         });
+    }
+
+    /// Whether stream time may advance because a partition is full, or held until its first unsettled event settles.
+    fn has_clock_of_full_partitions(&self) -> bool {
+        let sets_may_not_fit = [Class::TinyMetadata, Class::TooLarge, Class::TopicsBlocked];
+        let may_be_held =
+            self.is_transactional() && sets_may_not_fit.iter().any(|it| self.classes.contains(it));
+        may_be_held || self.classes.contains(&Class::SmallLimits)
     }
 
     fn describe(&self, p: usize, index: usize, offset: i64) -> String {
@@ -156,9 +195,13 @@ impl World {
     /// Whether an event may settle without a call now. If so, it does.
     fn explain_without_call(&mut self, p: usize, index: usize, offset: i64, plan: &GatesPlan) -> bool {
         let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
+        if event.state == EventState::Settled {
+            return true;
+        }
         let Some((seen, changes)) = self.reason_without_call(p, index, &event, &key, plan) else {
             return false;
         };
+        self.release_lower(p, index, &event, plan);
         self.saw(seen);
         self.note(p, "without call", Some(index), offset, seen as i64);
         self.settle_gated(p, index, offset, &changes);
@@ -269,20 +312,19 @@ impl World {
     ) -> bool {
         let wall_ms = (self.now / MS) as i64;
         let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
-        let place = event.order.value.zip(plan.gate).map(|(value, gate)| key.place(gate.rule, value));
         let fits = match reason {
             Reason::NoOrderValue => event.lacks_value(plan),
             Reason::OrderValueAhead => {
+                let mut at_admission = key.clone();
+                at_admission.mark = event.admitted_mark;
                 event.is_ahead(&key, event.admitted_ms.min(wall_ms), plan)
-                    || (key.mark.is_none() && self.is_above_lowest(p, index, &event, plan))
+                    || event.is_ahead(&at_admission, event.admitted_ms.min(wall_ms), plan)
+                    || (event.admitted_mark.is_none() && self.is_above_lowest(p, index, &event, plan))
             }
-            Reason::BelowFirst => place == Some(Place::BelowFirst),
-            Reason::Gap => {
-                let waits = matches!(place, Some(Place::Early | Place::PerhapsFirst));
-                waits && (key.broken || key.is_closed)
-            }
+            Reason::BelowFirst => event.is_below_first(plan),
+            Reason::Gap => key.was_broken || key.is_closed,
             Reason::Late => {
-                let is_late = matches!(place, Some(Place::Hole | Place::Late));
+                let is_late = event.order.value.is_some() && event.order.value <= key.greatest_mark;
                 is_late && self.late(plan) == Some(Late::DeadLetter)
             }
             _ => false,
@@ -295,9 +337,20 @@ impl World {
                 Reason::Gap => Seen::RejectedGap,
                 _ => Seen::RejectedLate,
             });
+            self.release_lower(p, index, &event, plan);
             self.begin_rejection(p, index, &event, &key, reason, plan);
         }
         fits && !event.filtered
+    }
+
+    /// With a window: an event that has waited long enough leaves without a call. Those before it have been released.
+    fn release_lower(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) {
+        let Some(GateRule::Window(rule)) = plan.gate.map(|gate| gate.rule) else { return };
+        let model = &mut self.gate_part(p, index).model;
+        if model.time.now().saturating_sub(event.admitted) + ROUNDING >= rule.window {
+            let key = model.keys.entry(event.order.key).or_default();
+            key.released = key.released.max(event.order.value);
+        }
     }
 
     /// A rejected event settles when its dead letter is acknowledged, or at once.
@@ -310,7 +363,8 @@ impl World {
         reason: Reason,
         plan: &GatesPlan,
     ) {
-        if self.is_transactional() || !self.publishes_dead_letters(p) {
+        let is_published = self.publishes_dead_letters(p) || matches!(reason, Reason::Gap | Reason::Late);
+        if self.is_transactional() || !is_published {
             let changes = changes_of_failed(plan, key, event, reason);
             self.settle_gated(p, index, event.offset, &changes);
             if !self.is_transactional() {
@@ -362,13 +416,17 @@ impl World {
                 && other.state == EventState::Queued
                 && other.order.value.is_some()
         });
-        let waited = of_key.clone().map(|other| now.saturating_sub(other.admitted)).max().unwrap_or_default();
+        let waited = of_key
+            .clone()
+            .map(|other| now.saturating_sub(other.admitted) + ROUNDING)
+            .max()
+            .unwrap_or_default();
         let early = of_key.count();
         let limit = match (place, rule.first) {
             (Place::PerhapsFirst, First::Any { wait }) => Some(wait),
             _ => rule.gap_timeout,
         };
-        let has_limits = self.classes.contains(&Class::SmallLimits);
+        let has_limits = self.has_clock_of_full_partitions();
         let is_old = has_limits || limit.is_some_and(|limit| waited >= limit);
         let fits = match gap.cause {
             GapCause::Timeout => is_old,
@@ -481,7 +539,7 @@ impl World {
             (GateRule::Consecutive(rule), Place::Hole) if rule.late == Late::Deliver => None,
             (GateRule::Consecutive(_), _) => Some("G1 consecutive"),
             (GateRule::Newest(rule), Place::Due) => {
-                let greater = rule.latest_first && self.is_greater_queued(p, index, event);
+                let greater = rule.latest_first && self.is_greater_queued(p, index, event, key, plan);
                 greater.then_some("G2 newest")
             }
             (GateRule::Newest(_), _) => Some("G2 newest"),
@@ -495,14 +553,69 @@ impl World {
         }
     }
 
-    /// With `latest_first`: whether a greater value of the key was queued before this step.
-    fn is_greater_queued(&mut self, p: usize, index: usize, event: &EventModel) -> bool {
-        let events = self.gate_part(p, index).model.events.values();
-        let mut of_key = events.filter(|other| {
+    /// The offset of the first queued event of a lane that runs by its arrival, or has a key that must perhaps be looked up:
+    /// those behind it are not looked at before.
+    fn visible_to(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) -> i64 {
+        let model = &self.gate_part(p, index).model;
+        let by_arrival = model.events.values().filter(|other| {
+            let place = other.order.value.zip(plan.gate).map(|(value, gate)| {
+                let key = model.keys.get(&other.order.key).cloned().unwrap_or_default();
+                key.place(gate.rule, value)
+            });
+            let runs = matches!(place, None | Some(Place::Late)) || other.ends_key(plan);
+            let of_other_key = other.order.key != event.order.key;
+            other.lane == event.lane && other.state == EventState::Queued && (runs || of_other_key)
+        });
+        by_arrival.map(|other| other.offset).min().unwrap_or(i64::MAX)
+    }
+
+    /// With `latest_first`: whether a greater value of the key is queued that may run.
+    fn is_greater_queued(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        plan: &GatesPlan,
+    ) -> bool {
+        let wall_ms = (self.now / MS) as i64;
+        let visible_to = self.visible_to(p, index, event, plan);
+        let model = &self.gate_part(p, index).model;
+        let ids = model.keys.get(&event.order.id_key);
+        let unsettled = model.events.values().filter(|other| {
             other.order.key == event.order.key
                 && matches!(other.state, EventState::Queued | EventState::Called)
         });
+        // Without a mark, a value may be too far ahead of the lowest one.
+        let mut base = key.clone();
+        base.mark = base.mark.or_else(|| unsettled.filter_map(|other| other.order.value).min());
+        let mut of_key = model.events.values().filter(|other| {
+            let is_known = ids.is_some_and(|ids| ids.knows_id(other.order.id, wall_ms - 2, plan));
+            other.order.key == event.order.key
+                && other.offset < visible_to
+                && matches!(other.state, EventState::Queued | EventState::Called)
+                && !other.ends_key(plan)
+                && !other.is_ahead(&base, wall_ms, plan)
+                && !(is_known && plan.duplicates.is_some())
+        });
         of_key.any(|other| other.order.value > event.order.value)
+    }
+
+    /// With `latest_first`: the events that had calls, and that this one comes before.
+    pub(crate) fn gave_way_to(&self, p: usize, row: &CallRow) -> Vec<i64> {
+        let is_latest_first = matches!(
+            self.plan.gates.and_then(|plan| plan.gate).map(|gate| gate.rule),
+            Some(GateRule::Newest(Newest { latest_first: true, .. }))
+        );
+        let part = self.processes[p].gates.parts.get(&row.partition).filter(|_| is_latest_first);
+        let Some(model) = part.map(|part| &part.model) else { return Vec::new() };
+        let Some(event) = model.events.get(&row.offset) else { return Vec::new() };
+        let gave_way = model.events.values().filter(|other| {
+            other.order.key == event.order.key
+                && other.state == EventState::Called
+                && other.order.value < event.order.value
+        });
+        gave_way.map(|other| other.offset).collect()
     }
 
     /// With a window: whether a lower value must run before, or the event must still wait.
@@ -520,18 +633,22 @@ impl World {
         };
         let is_next = rule.consecutive && key.mark.and_then(|mark| mark.checked_add(1)) == Some(value);
         let small = rule.max_waiting < 10_000 || rule.max_waiting_bytes < 16 << 20;
-        let has_limits = self.classes.contains(&Class::SmallLimits) || (small && rule.releases_on_overflow);
+        let has_limits = self.has_clock_of_full_partitions() || small;
+        let visible_to = self.visible_to(p, index, event, plan);
         let model = &self.gate_part(p, index).model;
         let now = model.time.now();
-        let mut of_key = model.events.values().filter(|other| {
+        let of_key = model.events.values().filter(|other| {
             other.order.key == event.order.key && other.state == EventState::Queued && !other.ends_key(plan)
         });
-        let lower = of_key.clone().any(|other| {
+        let lower = of_key.clone().filter(|other| other.offset < visible_to).any(|other| {
             other.order.value.is_some_and(|other| other < value && key.mark.is_none_or(|mark| other > mark))
         });
-        let is_old = of_key.any(|other| {
-            other.order.value >= Some(value) && now.saturating_sub(other.admitted) >= rule.window
-        });
+        let waited = of_key.filter(|other| now.saturating_sub(other.admitted) + ROUNDING >= rule.window);
+        let released = waited.filter_map(|other| other.order.value).max();
+        // What was released stays so, although the event that has waited may have run.
+        let of_key = self.gate_part(p, index).model.keys.entry(event.order.key).or_default();
+        of_key.released = of_key.released.max(released);
+        let is_old = of_key.released >= Some(value);
         lower || !(is_old || is_next || has_limits || self.plan.until_end)
     }
 

@@ -28,7 +28,8 @@ enum Rule {
 /// Draws whether a seed has a gate. The draw does not change what the seed is otherwise.
 pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     let mut rng = Rng::new(seed ^ 0x6761_7465_7320_6f6e);
-    if !rng.percent(GATED) || plan.keyed.is_some() {
+    let gated = std::env::var("SIM_GATED").ok().and_then(|text| text.parse().ok()).unwrap_or(GATED); // DEV
+    if !rng.percent(gated) || plan.keyed.is_some() {
         return;
     }
     let is_transactional = plan.config.transactions.is_some();
@@ -37,11 +38,21 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     } else {
         rng.pick(&[Rule::Newest, Rule::Newest, Rule::Window, Rule::Window, Rule::DuplicatesOnly])
     };
+    let rule = match std::env::var("SIM_RULE").as_deref() {
+        // DEV
+        Ok("c") if is_transactional => Rule::Consecutive, // DEV
+        Ok("n") => Rule::Newest,                          // DEV
+        Ok("w") => Rule::Window,                          // DEV
+        Ok("d") => Rule::DuplicatesOnly,                  // DEV
+        Ok(_) => return,                                  // DEV
+        Err(_) => rule,                                   // DEV
+    }; // DEV
     let times = matches!(rule, Rule::Newest | Rule::Window) && rng.percent(40);
+    let longest = if plan.has(Class::SmallLimits) { 300 } else { 3_000 };
     let rule_config = match rule {
-        Rule::Consecutive => Some(GateRule::Consecutive(draw_consecutive(&mut rng))),
+        Rule::Consecutive => Some(GateRule::Consecutive(draw_consecutive(&mut rng, longest))),
         Rule::Newest => Some(GateRule::Newest(draw_newest(&mut rng, times))),
-        Rule::Window => Some(GateRule::Window(draw_window(&mut rng))),
+        Rule::Window => Some(GateRule::Window(draw_window(&mut rng, longest))),
         Rule::DuplicatesOnly => None,
     };
     let passes = matches!(rule_config, Some(GateRule::Consecutive(rule)) if rule.on_gap == OnGap::Pass);
@@ -81,7 +92,9 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     });
     plan.config.gate = gate;
     plan.config.duplicates = duplicates;
-    plan.records *= rng.pick(&[1, 2, 4]);
+    let factor = rng.pick(&[1, 2, 4]);
+    // With small limits, a few events at a time are read and wait.
+    plan.records *= if plan.has(Class::SmallLimits) { 1 } else { factor };
     fit(plan, rule, durable_marks || durable_ids);
 }
 
@@ -107,15 +120,15 @@ fn fit(plan: &mut Plan, rule: Rule, is_durable: bool) {
     }
 }
 
-fn draw_consecutive(rng: &mut Rng) -> Consecutive {
+fn draw_consecutive(rng: &mut Rng, longest: u64) -> Consecutive {
     let first = match rng.below(3) {
         0 => First::At(0),
         1 => First::At(1),
-        _ => First::Any { wait: Duration::from_millis(rng.range(100, 2_000)) },
+        _ => First::Any { wait: Duration::from_millis(rng.range(100, longest)) },
     };
     Consecutive {
         first,
-        gap_timeout: (!rng.percent(15)).then(|| Duration::from_millis(rng.range(200, 3_000))),
+        gap_timeout: (!rng.percent(15)).then(|| Duration::from_millis(rng.range(200, longest))),
         max_early: if rng.percent(40) { rng.range(2, 8) as u32 } else { 10_000 },
         on_gap: rng.pick(&[OnGap::DeadLetter, OnGap::DeadLetter, OnGap::Pass, OnGap::Pass, OnGap::Stop]),
         late: draw_late(rng),
@@ -128,10 +141,10 @@ fn draw_newest(rng: &mut Rng, times: bool) -> Newest {
     Newest { equal_runs, tolerance, latest_first: !equal_runs && tolerance == 0 && rng.percent(50) }
 }
 
-fn draw_window(rng: &mut Rng) -> Window {
+fn draw_window(rng: &mut Rng, longest: u64) -> Window {
     let small = rng.percent(30);
     Window {
-        window: Duration::from_millis(rng.range(50, 1_000)),
+        window: Duration::from_millis(rng.range(50, longest.min(1_000))),
         consecutive: rng.percent(30),
         late: draw_late(rng),
         max_waiting: if small { rng.range(2, 20) as u32 } else { 10_000 },

@@ -58,7 +58,13 @@ impl World {
             let is_transactional = self.is_transactional();
             let part = self.gate_part(p, index);
             let (current, key) = (part.ownership, part.numbers.key_of(number));
-            self.note(p, "remembers", Some(index), key.map_or(-1, |key| key as i64), kind(change));
+            self.note(
+                p,
+                "remembers",
+                Some(index),
+                -1,
+                key.map_or(-1, |key| key as i64) * 1_000_000 + kind(change),
+            );
             self.require(current == Some(ownership.0), "I6 quiet after ownership", index, -1, || {
                 format!("process {p} remembers {change:?} of {ownership:?}; the ownership is {current:?}")
             });

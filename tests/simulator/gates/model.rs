@@ -31,6 +31,8 @@ pub(super) struct EventModel {
     pub(super) state: EventState,
     /// The stream time at its admission.
     pub(super) admitted: Duration,
+    /// The mark of its key at its admission.
+    pub(super) admitted_mark: Option<i64>,
     /// The wall clock at its admission.
     pub(super) admitted_ms: i64,
     /// Why the gate has rejected it.
@@ -72,6 +74,12 @@ pub(super) struct KeyModel {
     pub(super) ended_at: Option<i64>,
     /// In this ownership: the greatest value that was dead-lettered or skipped, and its offset.
     pub(super) failed: Option<i64>,
+    /// In this ownership: the greatest mark so far, and whether the key was broken. A rejection may have been decided
+    /// then: its dead letter may begin later.
+    pub(super) greatest_mark: Option<i64>,
+    pub(super) was_broken: bool,
+    /// In this ownership, with a window: the greatest value that has waited long enough. Lower ones need not wait.
+    pub(super) released: Option<i64>,
 }
 
 /// The place of an order value.
@@ -104,6 +112,12 @@ impl KeyModel {
         key
     }
 
+    /// What an ownership begins with.
+    pub(super) fn begin(memory: &KeyMemory) -> KeyModel {
+        let key = KeyModel::from_memory(memory);
+        KeyModel { greatest_mark: key.mark, was_broken: key.broken, ..key }
+    }
+
     /// What outlives an ownership.
     pub(super) fn remembered(&self) -> KeyModel {
         KeyModel {
@@ -118,10 +132,16 @@ impl KeyModel {
 
     pub(super) fn apply(&mut self, change: Change, keep_ids: usize) {
         match change {
-            Change::Mark(mark) => (self.mark, self.is_closed) = (Some(mark), false),
+            Change::Mark(mark) => {
+                (self.mark, self.is_closed) = (Some(mark), false);
+                self.greatest_mark = self.greatest_mark.max(Some(mark));
+            }
             Change::Holes(from, to) => self.add_holes(from, to),
             Change::Filled(value) => self.fill(value),
-            Change::Broken(broken) => self.broken = broken,
+            Change::Broken(broken) => {
+                self.broken = broken;
+                self.was_broken |= broken;
+            }
             Change::Delivered(value) => {
                 self.delivered.push(value);
                 self.delivered.drain(..self.delivered.len().saturating_sub(16));
@@ -131,7 +151,9 @@ impl KeyModel {
                 self.ids.drain(..self.ids.len().saturating_sub(keep_ids));
             }
             Change::Ended => {
-                *self = KeyModel { ids: std::mem::take(&mut self.ids), ..KeyModel::default() };
+                let KeyModel { greatest_mark, was_broken, .. } = *self;
+                let ids = std::mem::take(&mut self.ids);
+                *self = KeyModel { ids, greatest_mark, was_broken, ..KeyModel::default() };
             }
         }
     }
@@ -221,6 +243,16 @@ impl EventModel {
     pub(super) fn lacks_value(&self, plan: &GatesPlan) -> bool {
         let rejects = plan.gate.is_some_and(|gate| gate.no_value == NoValue::Reject);
         rejects && self.order.value.is_none() && !self.ends_key(plan)
+    }
+
+    /// Whether the order value is below the one that keys begin with.
+    pub(super) fn is_below_first(&self, plan: &GatesPlan) -> bool {
+        match plan.gate.map(|gate| gate.rule) {
+            Some(GateRule::Consecutive(Consecutive { first: First::At(first), .. })) => {
+                self.order.value.is_some_and(|value| value < first)
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Whether the order value is further ahead than the limit, at this time.

@@ -121,6 +121,7 @@ impl World {
             true => Known::Mark(memory.mark),
             false => Known::No,
         };
+        self.note(p, "order value", Some(index), row.offset, order.value.unwrap_or(i64::MIN));
         if is_reused {
             self.saw(Seen::GateNumbersReused);
         }
@@ -167,7 +168,7 @@ impl World {
             let text = format!("process {p} looks up {key:?} of {ownership:?} with an event of {slot:?}");
             return self.report_violation("G9 key identity", text, Some(index), -1);
         };
-        self.note(p, "looks up", Some(index), name as i64, key.0 as i64);
+        self.note(p, "looks up", Some(index), -1, name as i64);
         let memory = self.rng.percent(50).then(|| self.gate_part(p, index).memory.key(name));
         let epoch = self.processes[p].parts[index].epoch;
         let longest = self.rng.pick(&[MS, 10 * MS, SECOND / 5]);
@@ -200,7 +201,7 @@ impl World {
                     return;
                 }
                 let memory = memory.unwrap_or_else(|| self.gate_part(p, index).memory.key(key));
-                self.note(p, "key known", Some(index), key as i64, memory.mark.unwrap_or(-1));
+                self.note(p, "key known", Some(index), -1, key as i64);
                 self.feed(p, Input::KeyKnown { request, memory: &memory });
             }
             Answer::LogEnd { partition: index, sent_at, end } => {

@@ -1,6 +1,8 @@
 //! What a core does in one step: it is explained when the step is over, because actions do not show in which order the core
 //! has decided.
 
+use std::time::Duration;
+
 use keylane_core::{
     ArenaSlot, CallId, Change, ClosedGap, Core, EventId, FetchedRow, OwnershipState, Reason, RememberedId,
 };
@@ -15,6 +17,8 @@ use super::{KeyModel, KeyName};
 
 #[derive(Debug, Default)]
 pub(super) struct Step {
+    /// Partition, offset and timestamp of rows that were read.
+    pub(super) read: Vec<(usize, i64, i64)>,
     /// Partition and offset of events that were released and have no outcome yet.
     pub(super) released: Vec<(usize, i64)>,
     /// Events that the gate has rejected.
@@ -36,13 +40,14 @@ pub(crate) fn is_of_gate(reason: Reason) -> bool {
 
 impl World {
     /// An ownership begins.
-    pub(crate) fn begin_gates(&mut self, p: usize, index: usize, ownership: u64) {
+    pub(crate) fn begin_gates(&mut self, p: usize, index: usize, (ownership, offset): (u64, i64)) {
         if !self.is_gated() {
             return;
         }
+        self.processes[p].parts[index].claimed.begin_at(offset);
         self.begin_memory(p, index);
         let keys = self.gates.committed[index].iter();
-        let keys = keys.map(|(&key, memory)| (key, KeyModel::from_memory(memory))).collect();
+        let keys = keys.map(|(&key, memory)| (key, KeyModel::begin(memory))).collect();
         let time = StreamTime::begin(self.uptime(p));
         let part = self.gate_part(p, index);
         part.ownership = Some(ownership);
@@ -74,36 +79,46 @@ impl World {
         let Some(next) = next else { return };
         let end = self.processes[p].ends[index].unwrap_or(i64::MAX);
         let wall_ms = (self.now / MS) as i64;
-        let uptime = self.uptime(p);
         for row in rows.iter().filter(|row| row.offset >= next && row.offset < end) {
             let Some(record) = self.logs[index].record(row.offset) else { continue };
             let (lane, order, filtered) = (record.lane, record.order, record.filtered);
-            let in_lane = self.processes[p].gates.slots.contains_key(&row.arena_slot.0);
-            let model = &mut self.gate_part(p, index).model;
-            let admitted = model.time.now();
-            if in_lane {
-                let state = EventState::Queued;
-                let offset = row.offset;
+            let slot = row.arena_slot.0;
+            if self.processes[p].gates.slots.contains_key(&slot) {
+                let model = &mut self.gate_part(p, index).model;
+                let admitted_mark = model.keys.get(&order.key).and_then(|key| key.mark);
                 let event = EventModel {
-                    offset,
+                    offset: row.offset,
+                    admitted_mark,
                     lane,
                     order,
                     filtered,
-                    state,
-                    admitted,
+                    state: EventState::Queued,
+                    admitted: Duration::ZERO,
                     admitted_ms: wall_ms,
                     rejected: None,
                 };
-                model.events.entry(row.offset).or_insert(event);
+                self.gate_part(p, index).model.events.entry(row.offset).or_insert(event);
+            }
+            self.processes[p].gates.step.read.push((index, row.offset, row.timestamp));
+        }
+    }
+
+    /// The rows of a read were admitted, up to the next offset of the partition: stream time follows them.
+    pub(super) fn follow_records(&mut self, p: usize, core: &Core) {
+        let (wall_ms, uptime) = ((self.now / MS) as i64, self.uptime(p));
+        for (index, offset, timestamp) in std::mem::take(&mut self.processes[p].gates.step.read) {
+            let next = World::next_offset(core, self.logs[index].partition);
+            if next.is_some_and(|next| offset < next) {
+                let model = &mut self.gate_part(p, index).model;
+                model.time.record(timestamp, wall_ms, uptime);
+                let now = model.time.now();
+                model.events.entry(offset).and_modify(|event| event.admitted = now);
             }
         }
-        // Waits begin with the stream time before the read.
-        let model = &mut self.gate_part(p, index).model;
-        rows.iter().for_each(|row| model.time.record(row.timestamp, wall_ms, uptime));
     }
 
     /// The end of a log was seen.
-    pub(super) fn end_seen(&mut self, p: usize, index: usize, end: i64, sent_at: std::time::Duration) {
+    pub(super) fn end_seen(&mut self, p: usize, index: usize, end: i64, sent_at: Duration) {
         let partition = self.logs[index].partition;
         let next = self.processes[p].core.as_ref().and_then(|core| World::next_offset(core, partition));
         if next.is_some_and(|next| next >= end) {

@@ -35,6 +35,11 @@ impl Coverage {
         Coverage { offset, ranges: Vec::new() }
     }
 
+    /// Claims everything below this offset, too.
+    pub(crate) fn begin_at(&mut self, offset: i64) {
+        self.offset = self.offset.max(offset);
+    }
+
     pub(crate) fn covers(&self, at: i64) -> bool {
         at < self.offset || self.ranges.iter().any(|&(from, to)| from <= at && at < to)
     }
