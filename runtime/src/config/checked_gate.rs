@@ -83,7 +83,7 @@ impl GateConfig {
     /// Returns whether the values of a key begin with a configured one, so that the log must have all of them.
     #[must_use]
     pub fn needs_all_records(&self) -> bool {
-        let keylane_core::GateRule::Consecutive(rule) = self.rule.rule else { return false };
+        let GateRule::Consecutive(rule) = self.rule.rule else { return false };
         matches!(rule.first, keylane_core::First::At(_))
     }
 }

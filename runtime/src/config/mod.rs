@@ -53,10 +53,10 @@ use std::path::{Path, PathBuf};
 pub use admin_endpoint::{AdminEndpoint, load_admin};
 pub use admin_token::AdminToken;
 pub use checked::{
-    AdminConfig, AdminListen, Assignor, Checked, Cluster, DuplicatesConfig, EmbeddedConfig, EventField, FeedConfig, FeedSource,
-    FilterRule, GateConfig, GrantedHost, GrantsConfig, HandlerConfig, HeaderTest, KafkaConfig, KeysConfig, LaneKey,
-    LanesConfig, NoKey, OnRefusedOutput, OrderBy, OrderConfig, OrderFormat, Ordering, OutputConfig,
-    OutputTime, RuntimeConfig,
+    AdminConfig, AdminListen, Assignor, Checked, Cluster, DuplicatesConfig, EmbeddedConfig, EventField,
+    FeedConfig, FeedSource, FilterRule, GateConfig, GrantedHost, GrantsConfig, HandlerConfig, HeaderTest,
+    KafkaConfig, KeysConfig, LaneKey, LanesConfig, NoKey, OnRefusedOutput, OrderBy, OrderConfig, OrderFormat,
+    Ordering, OutputConfig, OutputTime, RuntimeConfig,
 };
 pub use client_properties::ClientProperties;
 pub use error::Error;

@@ -28,7 +28,7 @@ impl Handler {
         let id = EventField::Header("id".to_owned());
         let limits = Duplicates { keep: 4, window: Duration::from_secs(60) };
         let config = OrderConfig {
-            gate: Some(GateConfig { rule, by, key }),
+            gate: Some(GateConfig { rule, by, key, durable: false }),
             duplicates: Some(DuplicatesConfig { id, limits }),
             marks_memory: 1 << 20,
         };
