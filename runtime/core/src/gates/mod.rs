@@ -27,6 +27,7 @@ pub(crate) use parked::Node;
 pub(crate) use partition::PartitionGate;
 pub(crate) use rules::{GateOutcome, Verdict, WithoutCall};
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::event::Event;
@@ -47,6 +48,8 @@ pub(crate) struct Gates {
     pub(crate) decided: Decided,
     /// The memory of what was carried out last, for what is decided next.
     spare: Decided,
+    /// Keys that have waited long enough, but whose lane is not free: partition and key.
+    wait_for_lane: BTreeSet<(u32, u32)>,
     /// Keys whose expected memory differs, while a call is being formed.
     taken: Vec<u32>,
     last_request: LookUpId,
@@ -94,6 +97,7 @@ impl Gates {
                 partitions: Vec::new(),
                 decided: Decided::default(),
                 spare: Decided::default(),
+                wait_for_lane: BTreeSet::new(),
                 taken: Vec::new(),
                 last_request: LookUpId(0),
             })
@@ -353,6 +357,10 @@ impl Gates {
             |&(key, at, _): &(u32, i64, Node)| at == offset && self.keys.key(key).partition == partition;
         // A released event does not wait any more, and is searched for: that is rare, and few are parked then.
         let has_others = || self.partition_now(partition).is_some_and(|gate| gate.parked > gate.waiting);
+        let of_partition =
+            self.wait_for_lane.range((partition, 0)..=(partition, u32::MAX)).map(|&(_, key)| key);
+        let oldest = |key: &u32| self.parked.oldest(*key).is_some_and(|(oldest, _)| oldest == offset);
+        let first = first.or_else(|| of_partition.into_iter().find(oldest));
         let key = first.or_else(|| has_others().then(|| self.parked.all().find(is_it))?.map(|(key, ..)| key));
         key.map(|key| self.keys.key(key).lane)
     }
@@ -364,6 +372,7 @@ impl Gates {
         let before = std::mem::replace(&mut known.waits_as, oldest);
         let partition = known.partition;
         self.parked.wait(partition, key, before, oldest);
+        self.wait_for_lane.remove(&(partition, key));
     }
 
     /// Stops waiting for stream time, until the lane of the key is free.
@@ -372,6 +381,7 @@ impl Gates {
         let before = known.waits_as.take();
         let (partition, lane) = (known.partition, known.lane);
         self.parked.wait(partition, key, before, None);
+        self.wait_for_lane.insert((partition, key));
         self.parked.may_be_due(lane, key);
     }
 
@@ -396,6 +406,7 @@ impl Gates {
     /// Forgets the keys and orders of an ownership that accepts no more results. Its events were dropped before.
     pub(crate) fn clear(&mut self, partition: u32, uptime: Duration) {
         self.keys.clear(partition);
+        self.wait_for_lane.retain(|&(of, _)| of != partition);
         *self.partition(partition) = PartitionGate::new(uptime);
     }
 }
