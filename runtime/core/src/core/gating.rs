@@ -250,7 +250,7 @@ impl Core {
             gates.keys.set_role(event.order, Role::BreaksKey);
             if gates.keys.order(event.order).filtered {
                 let outcome = GateOutcome::Filtered;
-                self.lanes.decide(lane, event, WithoutCall { outcome, moves_mark: false });
+                self.lanes.decide(lane, event, WithoutCall { outcome, moves_mark: false, ends_key: false });
             } else {
                 let index = gates.keys.key(key).partition;
                 gates.decided.rejected.push((index, event, Reason::Gap));

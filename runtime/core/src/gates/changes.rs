@@ -31,6 +31,9 @@ impl Gates {
             (SettledAs::Failed | SettledAs::WithoutCall(_), Role::BreaksKey) => {
                 changes[0] = Some(Change::Broken(true));
             }
+            (SettledAs::WithoutCall(WithoutCall { ends_key: true, .. }), _) => {
+                changes[0] = Some(Change::Ended);
+            }
             (SettledAs::WithoutCall(WithoutCall { moves_mark, .. }), _) => {
                 changes[0] = value.filter(|_| moves_mark).map(Change::Mark);
             }

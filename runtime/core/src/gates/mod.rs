@@ -192,7 +192,7 @@ impl Gates {
     ) -> Option<(Node, Verdict)> {
         let known = self.keys.key(key);
         let mark = known.expected_mark();
-        let stale = |outcome| Verdict::Settle(WithoutCall { outcome, moves_mark: false });
+        let stale = |outcome| Verdict::Settle(WithoutCall { outcome, moves_mark: false, ends_key: false });
         let (node, verdict) = match &self.config.as_ref()?.rule {
             GateRule::Consecutive(rule) => {
                 let (value, node) = self.parked.lowest(key)?;
@@ -206,7 +206,7 @@ impl Gates {
                     () if value < next => (node, stale(passed)),
                     () if is_filtered => {
                         let outcome = GateOutcome::Filtered;
-                        (node, Verdict::Settle(WithoutCall { outcome, moves_mark: true }))
+                        (node, Verdict::Settle(WithoutCall { outcome, moves_mark: true, ends_key: false }))
                     }
                     () => (node, Verdict::Run(Role::InOrder)),
                 }
@@ -245,7 +245,10 @@ impl Gates {
             return Some((node, verdict));
         }
         let moves_mark = matches!(self.config.as_ref()?.rule, GateRule::Consecutive(_));
-        Some((node, Verdict::Settle(WithoutCall { outcome: GateOutcome::Duplicate, moves_mark })))
+        Some((
+            node,
+            Verdict::Settle(WithoutCall { outcome: GateOutcome::Duplicate, moves_mark, ends_key: false }),
+        ))
     }
 
     /// Requests the memory of a key, unless it was requested.

@@ -27,6 +27,8 @@ pub(crate) struct WithoutCall {
     pub(crate) outcome: GateOutcome,
     /// Whether its value is the next one of its key: the mark moves.
     pub(crate) moves_mark: bool,
+    /// Whether its key ends with it.
+    pub(crate) ends_key: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +58,11 @@ pub(crate) struct Context<'k> {
 
 impl WithoutCall {
     fn moving(outcome: GateOutcome) -> Verdict {
-        Verdict::Settle(WithoutCall { outcome, moves_mark: true })
+        Verdict::Settle(WithoutCall { outcome, moves_mark: true, ends_key: false })
     }
 
     fn resting(outcome: GateOutcome) -> Verdict {
-        Verdict::Settle(WithoutCall { outcome, moves_mark: false })
+        Verdict::Settle(WithoutCall { outcome, moves_mark: false, ends_key: false })
     }
 }
 
@@ -85,7 +87,14 @@ impl Context<'_> {
             return WithoutCall::resting(GateOutcome::Duplicate);
         }
         if order.tombstone && gate.ends_at_tombstone {
-            return Verdict::Run(Role::EndsKey);
+            let outcome = GateOutcome::Filtered;
+            return match () {
+                () if is_duplicate => WithoutCall::resting(GateOutcome::Duplicate),
+                () if order.filtered => {
+                    Verdict::Settle(WithoutCall { outcome, moves_mark: false, ends_key: true })
+                }
+                () => Verdict::Run(Role::EndsKey),
+            };
         }
         let Some(value) = order.value else {
             return match gate.no_value {

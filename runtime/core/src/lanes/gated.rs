@@ -271,6 +271,9 @@ impl Lanes {
 
     /// Has the core settle an event without a call.
     pub(crate) fn decide(&mut self, lane: u32, event: Event, without_call: WithoutCall) {
+        if without_call.ends_key {
+            self.end_key(lane, &event);
+        }
         let (partition, wall_ms) = (self.lanes[lane].partition, self.wall_ms);
         let gates = self.gates.as_mut().expect("only called with a gate");
         let order = gates.keys.order(event.order);
@@ -285,6 +288,20 @@ impl Lanes {
         let settled = Settled { partition, event, outcome, changes: changes.len() - before, stale_redrive };
         gates.decided.changes = changes;
         gates.decided.settled.push(settled);
+    }
+
+    /// A key ends with this event: those that were admitted before it and wait are stale.
+    fn end_key(&mut self, lane: u32, event: &Event) {
+        let key = self.gates().keys.order(event.order).key;
+        let of_key: Vec<u32> = self.gates().parked.of_key(key).map(|(_, node)| node).collect();
+        for node in of_key {
+            let parked = self.events.get(node);
+            if parked.offset < event.offset {
+                self.take_parked(node);
+                let outcome = GateOutcome::Stale;
+                self.decide(lane, parked, WithoutCall { outcome, moves_mark: false, ends_key: false });
+            }
+        }
     }
 
     /// Has the core reject an event.
@@ -325,7 +342,7 @@ impl Lanes {
             let event = self.take_parked(node);
             let outcome = if ends || event.dispatched { GateOutcome::Stale } else { GateOutcome::Superseded };
             let lane = self.gates().keys.key(known.key).lane;
-            self.decide(lane, event, WithoutCall { outcome, moves_mark: false });
+            self.decide(lane, event, WithoutCall { outcome, moves_mark: false, ends_key: false });
         }
         self.gates().settle(order, how, wall_ms, emit)
     }
