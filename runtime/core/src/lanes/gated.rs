@@ -422,11 +422,12 @@ impl Lanes {
         self.lanes.indexes().any(|lane| {
             let Lane { state, partition: of, queue, .. } = &self.lanes[lane];
             let is_active = match state {
-                LaneState::Ready | LaneState::Busy | LaneState::Loading | LaneState::Barred => true,
+                LaneState::Ready | LaneState::Busy | LaneState::Loading => true,
                 LaneState::Delayed => {
                     self.retrying_lanes.waits_until(lane).is_some_and(|until| until <= soon)
                 }
-                LaneState::Waiting => false,
+                // With a gap, a barrier holds a partition until its first unsettled event settles.
+                LaneState::Waiting | LaneState::Barred => false,
                 LaneState::Detached => !queue.is_empty(),
             };
             *of == partition && is_active
