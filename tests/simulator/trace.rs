@@ -216,6 +216,7 @@ coverage! {
     RejectedBelowFirst 0
     RejectedGap 0
     RejectedLate 0
+    FirstsChosen 0
     GapsTimedOut 0
     GapsTooManyEarly 0
     GapsInFullPartitions 0

@@ -114,30 +114,33 @@ impl World {
     /// Explains what can be explained, and removes it.
     fn explain(&mut self, p: usize, step: &mut Step, plan: &GatesPlan) {
         loop {
-            let before = step.released.len() + step.rejected.len() + step.gaps.len();
-            step.rejected
-                .retain(|&(index, offset, reason)| !self.explain_rejection(p, index, offset, reason, plan));
+            let before = step.unexplained();
+            let gaps = std::mem::take(&mut step.gaps);
+            step.gaps =
+                gaps.into_iter().filter(|(index, gap)| !self.explain_gap(p, *index, gap, plan)).collect();
+            // A gap is closed before its events are rejected.
+            let waits = |index: usize, offset: i64| {
+                let key = |offset| self.logs[index].record(offset).map(|record| record.order.key);
+                step.gaps.iter().any(|(of, gap)| *of == index && key(gap.early.1) == key(offset))
+            };
+            let (later, now): (Vec<_>, Vec<_>) =
+                step.rejected.drain(..).partition(|&(index, offset, _)| waits(index, offset));
+            let explained = |&(index, offset, reason): &(usize, i64, Reason)| {
+                !self.explain_rejection(p, index, offset, reason, plan)
+            };
+            step.rejected = now.into_iter().filter(explained).chain(later).collect();
             // By value: events of one key settle in their order.
             let mut released = std::mem::take(&mut step.released);
-            let key = |&(index, offset): &(usize, i64)| {
+            released.sort_by_key(|&(index, offset)| {
                 let event = self.processes[p].gates.parts.get(&index)?.model.events.get(&offset)?;
                 Some((index, event.order.key, event.order.value, offset))
-            };
-            released.sort_by_key(key);
-            let is_rejected =
-                |at: (usize, i64)| step.rejected.iter().any(|&(index, offset, _)| (index, offset) == at);
+            });
             released.retain(|&(index, offset)| {
-                is_rejected((index, offset)) || !self.explain_without_call(p, index, offset, plan)
+                step.is_rejected(index, offset) || !self.explain_without_call(p, index, offset, plan)
             });
             step.released = released;
-            let mut gaps = std::mem::take(&mut step.gaps);
-            if let Some(at) = gaps.iter().position(|&(index, gap)| self.explain_gap(p, index, &gap, plan)) {
-                gaps.remove(at);
-            }
-            step.gaps = gaps;
-            let after = step.released.len() + step.rejected.len() + step.gaps.len();
-            if after == before || after == 0 {
-                break;
+            if step.unexplained() == before || step.unexplained() == 0 {
+                return;
             }
         }
     }
@@ -198,9 +201,12 @@ impl World {
         if event.state == EventState::Settled {
             return true;
         }
-        let Some((seen, changes)) = self.reason_without_call(p, index, &event, &key, plan) else {
-            return false;
-        };
+        let mut reason = self.reason_without_call(p, index, &event, &key, plan);
+        if reason.is_none() && self.passes_to_first(p, index, &event, plan) {
+            let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
+            reason = self.reason_without_call(p, index, &event, &key, plan);
+        }
+        let Some((seen, changes)) = reason else { return false };
         self.release_lower(p, index, &event, plan);
         self.saw(seen);
         self.note(p, "without call", Some(index), offset, seen as i64);
@@ -222,6 +228,11 @@ impl World {
             return Some((Seen::GateStale, Vec::new()));
         }
         let Some(gate) = plan.gate else { return is_duplicate.then_some((Seen::GateDuplicates, Vec::new())) };
+        if event.ends_key(plan) {
+            let changes = if is_duplicate { Vec::new() } else { vec![Change::Ended] };
+            let seen = if is_duplicate { Seen::GateDuplicates } else { Seen::GateFiltered };
+            return (is_duplicate || event.filtered).then_some((seen, changes));
+        }
         let place = event.order.value.map(|value| (value, key.place(gate.rule, value)));
         if plan.is_consecutive() {
             let passed = if event.filtered { Seen::GateFiltered } else { Seen::GateDuplicates };
@@ -242,7 +253,7 @@ impl World {
                 {
                     Some((passed, Vec::new()))
                 }
-                Some(_) if event.filtered && event.is_ahead(key, (self.now / MS) as i64, plan) => {
+                Some(_) if event.filtered && self.is_too_far_ahead(p, index, event, key, plan) => {
                     Some((passed, Vec::new()))
                 }
                 _ => None,
@@ -310,17 +321,10 @@ impl World {
         reason: Reason,
         plan: &GatesPlan,
     ) -> bool {
-        let wall_ms = (self.now / MS) as i64;
         let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
         let fits = match reason {
             Reason::NoOrderValue => event.lacks_value(plan),
-            Reason::OrderValueAhead => {
-                let mut at_admission = key.clone();
-                at_admission.mark = event.admitted_mark;
-                event.is_ahead(&key, event.admitted_ms.min(wall_ms), plan)
-                    || event.is_ahead(&at_admission, event.admitted_ms.min(wall_ms), plan)
-                    || (event.admitted_mark.is_none() && self.is_above_lowest(p, index, &event, plan))
-            }
+            Reason::OrderValueAhead => self.is_too_far_ahead(p, index, &event, &key, plan),
             Reason::BelowFirst => event.is_below_first(plan),
             Reason::Gap => key.was_broken || key.is_closed,
             Reason::Late => {
@@ -375,6 +379,51 @@ impl World {
         if let Some(event) = self.gate_part(p, index).model.events.get_mut(&event.offset) {
             (event.state, event.rejected) = (EventState::Failed, Some(reason));
         }
+    }
+
+    /// With `first = "any"`: whether an event may be the first of its key now. If so, all values below it are passed over.
+    fn passes_to_first(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) -> bool {
+        let rule = plan.gate.map(|gate| gate.rule);
+        let Some(GateRule::Consecutive(Consecutive { first: First::Any { wait }, .. })) = rule else {
+            return false;
+        };
+        let has_clock = self.has_clock_of_full_partitions();
+        let visible_to = self.visible_to(p, index, event, plan);
+        let model = &mut self.gate_part(p, index).model;
+        let now = model.time.now();
+        let of_key = model.events.values().filter(|other| {
+            other.order.key == event.order.key && other.state == EventState::Queued && !other.ends_key(plan)
+        });
+        let lower = of_key.clone().any(|other| {
+            other.offset < visible_to && other.order.value.is_some() && other.order.value < event.order.value
+        });
+        let mut waited = of_key.map(|other| now.saturating_sub(other.admitted) + ROUNDING);
+        let is_old = has_clock || waited.any(|waited| waited >= wait);
+        let key = model.keys.entry(event.order.key).or_default();
+        let Some(value) = event.order.value.filter(|_| key.mark.is_none() && is_old && !lower) else {
+            return false;
+        };
+        let changes = [Change::Holes(i64::MIN + 1, value - 1), Change::Mark(value - 1)];
+        changes.iter().for_each(|&change| key.apply(change, 0));
+        key.attached.extend(changes);
+        self.saw(Seen::FirstsChosen);
+        true
+    }
+
+    /// Whether a value is, or was when it was admitted, further ahead than the limit.
+    fn is_too_far_ahead(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        plan: &GatesPlan,
+    ) -> bool {
+        let mut at_admission = key.clone();
+        at_admission.mark = event.admitted_mark;
+        event.is_ahead(key, event.admitted_ms, plan)
+            || event.is_ahead(&at_admission, event.admitted_ms, plan)
+            || (event.admitted_mark.is_none() && self.is_above_lowest(p, index, event, plan))
     }
 
     /// Without a mark, a value is ahead of the lowest one.
@@ -466,6 +515,12 @@ impl World {
             let Some((event, key)) = self.event_and_key(p, index, offset) else {
                 let text = format!("process {p} dispatches {offset}, which was not admitted");
                 return self.report_violation("G4 outcomes", text, Some(index), offset);
+            };
+            let may_be_first =
+                plan.is_consecutive() && key.mark.is_none() && !keys.contains_key(&event.order.key);
+            let key = match may_be_first && self.passes_to_first(p, index, &event, plan) {
+                true => self.event_and_key(p, index, offset).map_or(key, |(_, key)| key),
+                false => key,
             };
             let key = keys.entry(event.order.key).or_insert(key).clone();
             let wrong = self.is_wrong(p, index, &event, &key, plan);

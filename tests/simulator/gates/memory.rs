@@ -63,7 +63,7 @@ impl World {
                 "remembers",
                 Some(index),
                 -1,
-                key.map_or(-1, |key| key as i64) * 1_000_000 + kind(change),
+                key.map_or(-1, |key| key as i64).wrapping_mul(1_000_000).wrapping_add(kind(change)),
             );
             self.require(current == Some(ownership.0), "I6 quiet after ownership", index, -1, || {
                 format!("process {p} remembers {change:?} of {ownership:?}; the ownership is {current:?}")
@@ -128,7 +128,7 @@ impl World {
 fn kind(change: Change) -> i64 {
     match change {
         Change::Mark(value) => value,
-        Change::Holes(from, _) => -100 - from,
+        Change::Holes(_, to) => -100 - to,
         Change::Filled(value) => -10_000 - value,
         Change::Broken(broken) => -1 - i64::from(broken),
         Change::Delivered(value) => value,

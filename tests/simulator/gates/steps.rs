@@ -30,6 +30,16 @@ pub(super) struct Step {
     pub(super) quiet: Vec<(usize, KeyName)>,
 }
 
+impl Step {
+    pub(super) fn unexplained(&self) -> usize {
+        self.released.len() + self.rejected.len() + self.gaps.len()
+    }
+
+    pub(super) fn is_rejected(&self, index: usize, offset: i64) -> bool {
+        self.rejected.iter().any(|&(of, at, _)| (of, at) == (index, offset))
+    }
+}
+
 /// Whether a gate may give an event this reason.
 pub(crate) fn is_of_gate(reason: Reason) -> bool {
     matches!(
