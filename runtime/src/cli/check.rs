@@ -284,6 +284,22 @@ handler      orders
     }
 
     #[test]
+    fn summary_with_a_gate() {
+        let gate = "gate.rule = \"newest\"\ngate.by = \"header:version\"\ngate.memory = \"session\"\n\
+                    gate.supersedes_across_topics = true\nduplicates.id = \"header:id\"\nduplicates.memory = \"session\"\n\
+                    retry.on_exhausted = \"skip\"";
+        let shown = summary_of(&format!("kafka.bootstrap_servers = \"a:1\"\n{HANDLER}{gate}"));
+        for line in [
+            "  gate       newest by `header:version`\n",
+            "  duplicates by `header:id`, the last 16 of a key\n",
+            "  marks      up to 8MiB, in addition to `memory_budget`\n",
+            "  failures   10 attempts, then skipped\n",
+        ] {
+            assert!(shown.contains(line), "no {line:?} in\n{shown}");
+        }
+    }
+
+    #[test]
     fn summary_with_the_embedded_broker() {
         let embedded = "
             kafka.bootstrap_servers = \"embedded\"

@@ -235,6 +235,8 @@ pub(super) struct Duplicates {
     /// Where ids are kept.
     #[serde(default = "default_memory")]
     pub(super) memory: GateMemory,
+    /// Memory for ids with `memory = "session"`, by default `"8MiB"`. With a gate, `gate.marks_memory` is for both.
+    pub(super) marks_memory: Option<HumanSize>,
 }
 
 fn default_keep() -> i64 {

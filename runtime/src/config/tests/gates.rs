@@ -79,6 +79,11 @@ fn duplicates_have_defaults() {
     assert_eq!((limits.keep, limits.window), (16, Duration::from_hours(24)));
     let warnings = &checked.warnings;
     assert!(warnings.iter().any(|warning| warning.contains("ids are forgotten when")), "{warnings:?}");
+    assert_eq!(handler.order.marks_memory, 8 << 20);
+    let memory = format!("{DUPLICATES}\nmarks_memory = \"1MiB\"");
+    assert_eq!(expect_accepted(&with("", &memory)).handlers[0].order.marks_memory, 1 << 20);
+    let both = format!("[handlers.orders.gate]\n{NEWEST}\n{memory}");
+    expect_refused(&with("", &both), &["marks and ids share their memory", "move `marks_memory` to `gate`"]);
 }
 
 #[test]

@@ -10,14 +10,15 @@ use keylane_core::{GateConfig as CoreGate, GateRule as CoreRule, NoValue};
 use super::super::checked::{DuplicatesConfig, GateConfig, NoKey, OrderConfig, Ordering};
 use super::super::event_field::EventField;
 use super::super::problem::Problems;
+use super::super::size::HumanSize;
 use super::super::written_gate::{Gate, GateEnds, GateMemory, GateRule, NoOrderValue, OnGap, OnLate};
 use super::super::written_handler::Handler;
 use super::super::written_retry::Scope;
 use super::ranges;
 pub(super) use warnings::warn;
 
-/// The default of `marks_memory`, which applies to ids, too.
-const MARKS_MEMORY: u64 = 8 << 20;
+/// The default of `marks_memory`.
+const MARKS_MEMORY: HumanSize = HumanSize::from_mib(8);
 
 /// The gate that is being checked.
 struct InGate<'w> {
@@ -43,12 +44,28 @@ pub(super) fn order(name: &str, handler: &Handler, problems: &mut Problems<'_, '
     durable::refuse_durable_ids(name, handler, problems);
     let gate = handler.gate.as_ref().map(|gate| InGate { name, handler, gate });
     OrderConfig {
-        marks_memory: gate.as_ref().map_or(MARKS_MEMORY, |gate| {
-            ranges::size(problems, &gate.at("marks_memory"), gate.gate.marks_memory, ranges::MARKS_MEMORY)
-        }),
+        marks_memory: marks_memory(name, handler, problems),
         gate: gate.map(|gate| gate.checked(problems)),
         duplicates: duplicates(name, handler, problems),
     }
+}
+
+/// Marks and ids share their memory.
+fn marks_memory(name: &str, handler: &Handler, problems: &mut Problems<'_, '_>) -> u64 {
+    let of_ids = handler.duplicates.as_ref().and_then(|duplicates| duplicates.marks_memory);
+    let (table, size) = match &handler.gate {
+        Some(gate) => ("gate", gate.marks_memory),
+        None => ("duplicates", of_ids.unwrap_or(MARKS_MEMORY)),
+    };
+    if handler.gate.is_some() && of_ids.is_some() {
+        problems
+            .add(
+                &["handlers", name, "duplicates", "marks_memory"],
+                "marks and ids share their memory, and `gate` has the setting for both",
+            )
+            .remedy("move `marks_memory` to `gate`");
+    }
+    ranges::size(problems, &["handlers", name, table, "marks_memory"], size, ranges::MARKS_MEMORY)
 }
 
 /// Returns whether events of the handler have an order value or an id.
