@@ -41,10 +41,10 @@ impl EventLoop {
 
 /// Remembers what settled events have changed.
 pub(super) fn remember(reading: &mut Reading, keyed: &mut Option<Keyed>, changes: &[MemoryChange]) {
-    let Some(gates) = reading.gates_mut().filter(|gates| gates.is_durable()) else {
+    if !reading.gates().is_some_and(Gates::is_durable) {
         return reading.remember(changes);
-    };
-    gates.change(changes, |change, key, value| {
+    }
+    reading.change_marks(changes, |change, key, value| {
         if let Some(keyed) = keyed {
             keyed.remember((change.partition, change.ownership), change.number, key, value);
         }

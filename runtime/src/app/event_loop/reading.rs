@@ -145,6 +145,17 @@ impl Reading {
         }
     }
 
+    /// Applies these changes of keys with durable memory, and passes the mark records that they leave to `keep`.
+    pub(super) fn change_marks(
+        &mut self,
+        changes: &[MemoryChange],
+        keep: impl FnMut(&MemoryChange, &KeyBytes, Option<&[u8]>),
+    ) {
+        if let (Some(gates), Some(identities)) = (&mut self.gates, &self.identities) {
+            gates.change(changes, identities, keep);
+        }
+    }
+
     /// The durable memory of a gate key is loaded. Returns the key of its mark record.
     pub(super) fn load_mark(&mut self, request: LookUpId, at: (Partition, GateKey)) -> Option<KeyBytes> {
         self.gates.as_mut()?.load(request, at, self.identities.as_ref()?)

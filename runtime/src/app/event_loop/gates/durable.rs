@@ -39,11 +39,17 @@ impl DurableMemory {
         record_key
     }
 
-    /// The memory of a key was loaded. Returns it; `None`: the key has no events any more.
-    pub(super) fn loaded(&mut self, request: LookUpId, memory: KeyMemory) -> Option<&KeyMemory> {
+    /// The memory of a key was loaded. Returns the partition and the number of the key; `None`: it has no events any more.
+    pub(super) fn loaded(&mut self, request: LookUpId, memory: KeyMemory) -> Option<(Partition, u64)> {
         let at = self.loading.remove(&request)?;
         let live = self.live.get_mut(&at).filter(|live| live.memory.is_none())?;
-        Some(live.memory.insert(memory))
+        live.memory = Some(memory);
+        Some(at)
+    }
+
+    /// Returns what is remembered of a key with events, if it is known.
+    pub(super) fn get(&self, partition: Partition, number: u64) -> Option<&KeyMemory> {
+        self.live.get(&(partition, number))?.memory.as_ref()
     }
 
     /// Applies a change. Returns the key of the mark record, and its value; `None`: it is deleted.
@@ -113,7 +119,8 @@ mod tests {
         let mut durable = DurableMemory::default();
         let key = durable.look_up(LookUpId(1), (P0, 7), b"\x01ada");
         assert_eq!(key, KeyBytes::from(b"\x09\0\0\0\x04\x01ada".as_slice()));
-        assert_eq!(durable.loaded(LookUpId(1), memory(3)), Some(&memory(3)));
+        assert_eq!(durable.loaded(LookUpId(1), memory(3)), Some((P0, 7)));
+        assert_eq!(durable.get(P0, 7), Some(&memory(3)));
         let mut change = |change| durable.change(P0, 7, change).map(|(_, value)| value).expect("a live key");
         let value = change(Change::Mark(4)).expect("a mark");
         assert_eq!(decoded(Some(&value)), Ok(memory(4)));
@@ -130,7 +137,8 @@ mod tests {
         durable.idle(P0, 7);
         durable.look_up(LookUpId(2), (P0, 7), b"\x01bob");
         assert_eq!(durable.loaded(LookUpId(1), memory(3)), None);
-        assert_eq!(durable.loaded(LookUpId(2), memory(4)), Some(&memory(4)));
+        assert_eq!(durable.get(P0, 7), None);
+        assert_eq!(durable.loaded(LookUpId(2), memory(4)), Some((P0, 7)));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 
 use keylane_core::{
-    CommitEntry, CommitId, EventId, EventOrder, GateKey, GateRule, KeyMemory, Known, LookUpId, MemoryChange,
-    Partition,
+    Change, CommitEntry, CommitId, EventId, EventOrder, GateKey, GateRule, KeyMemory, Known, LookUpId,
+    MemoryChange, Partition,
 };
 use keylane_state::{KeyBytes, RecordError};
 use sha2::{Digest as _, Sha256};
@@ -261,22 +261,29 @@ impl Gates {
         Some(self.durable.as_mut()?.look_up(request, (partition, key.0), bytes))
     }
 
-    /// The memory of a key was loaded.
+    /// The memory of a key was loaded. The ids of its events are in the memory of the process.
     pub(super) fn loaded(&mut self, request: LookUpId, value: Option<&[u8]>) -> Result<(), RecordError> {
-        let memory = durable::decoded(value)?;
-        let known = self.durable.as_mut().and_then(|durable| durable.loaded(request, memory));
-        self.answers.extend(known.map(|memory| (request, memory.clone())));
+        let mut known = durable::decoded(value)?;
+        let key = self.durable.as_mut().and_then(|durable| durable.loaded(request, known.clone()));
+        let Some((partition, number)) = key else { return Ok(()) };
+        known.ids = self.memory.get(partition, number).map_or(Vec::new(), |memory| memory.ids.clone());
+        self.answers.push_back((request, known));
         Ok(())
     }
 
-    /// Applies these changes, and passes the mark records that they leave to `keep`.
+    /// Applies these changes, and passes the mark records that they leave to `keep`. Ids are kept in the memory of the process.
     pub(super) fn change(
         &mut self,
         changes: &[MemoryChange],
+        identities: &KeyIdentities,
         mut keep: impl FnMut(&MemoryChange, &KeyBytes, Option<&[u8]>),
     ) {
-        let Some(durable) = &mut self.durable else { return };
         for change in changes {
+            if let Change::Id(_) = change.change {
+                self.remember(std::slice::from_ref(change), identities);
+                continue;
+            }
+            let Some(durable) = &mut self.durable else { return };
             let changed = durable.change(change.partition, change.key.0, change.change);
             let (key, value) = changed.expect("a key that changes has an event");
             keep(change, key, value.as_deref());

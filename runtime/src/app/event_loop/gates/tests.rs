@@ -22,13 +22,17 @@ struct Handler {
 
 impl Handler {
     fn new(key: Option<EventField>) -> Handler {
+        Handler::with_memory(key, false)
+    }
+
+    fn with_memory(key: Option<EventField>, durable: bool) -> Handler {
         let rule = GateRule::Newest(Newest { equal_runs: false, tolerance: 0, latest_first: false });
         let rule = CoreGate { rule, no_value: NoValue::Reject, max_ahead: None, ends_at_tombstone: false };
         let by = OrderBy::Field(EventField::Header("v".to_owned()), OrderFormat::Integer);
         let id = EventField::Header("id".to_owned());
         let limits = Duplicates { keep: 4, window: Duration::from_secs(60) };
         let config = OrderConfig {
-            gate: Some(GateConfig { rule, by, key, durable: false }),
+            gate: Some(GateConfig { rule, by, key, durable }),
             duplicates: Some(DuplicatesConfig { id, limits }),
             marks_memory: 1 << 20,
         };
@@ -127,6 +131,40 @@ fn more_than_a_mark_is_answered_on_request() {
     let (request, memory) = handler.gates.next_answer().expect("a request");
     assert_eq!((request, memory), (LookUpId(4), &KeyMemory::default()));
     assert!(handler.gates.next_answer().is_none());
+}
+
+#[test]
+fn ids_are_in_memory_although_marks_are_durable() {
+    let mut handler = Handler::with_memory(None, true);
+    let event: [Header<'_>; 2] = [(b"v", Some(b"5")), (b"id", Some(b"1"))];
+    let (slot, order) = handler.read(b"\x01a", &event);
+    assert_eq!(order.known, Known::No);
+    let Handler { gates, identities, .. } = &mut handler;
+    let record_key = gates.load(LookUpId(1), (P0, order.key), identities).expect("a key with events");
+    gates.loaded(LookUpId(1), None).expect("no record");
+    let (ownership, number) = (OwnershipId(1), SettleNumber(3));
+    let id = RememberedId { id: order.id, settled_ms: 9 };
+    let changes = [Change::Mark(5), Change::Id(id)].map(|change| MemoryChange {
+        partition: P0,
+        ownership,
+        key: order.key,
+        number,
+        change,
+    });
+    let mut kept = Vec::new();
+    gates.change(&changes, identities, |_, key, value| kept.push((key.clone(), value.map(<[u8]>::to_vec))));
+    let [(key, Some(value))] = kept.as_slice() else { panic!("only the mark has a record: {kept:?}") };
+    assert_eq!(*key, record_key);
+    handler.release(slot);
+    let (_, again) = handler.read(b"\x01a", &event);
+    let Handler { gates, identities, .. } = &mut handler;
+    gates.load(LookUpId(2), (P0, again.key), identities).expect("a key with events");
+    gates.loaded(LookUpId(2), Some(value)).expect("the record can be read");
+    let answers: Vec<KeyMemory> =
+        std::iter::from_fn(|| gates.next_answer().map(|(_, memory)| memory.clone())).collect();
+    let [first, second] = answers.as_slice() else { panic!("two requests: {answers:?}") };
+    assert_eq!(*first, KeyMemory::default());
+    assert_eq!((second.mark, second.ids.as_slice()), (Some(5), &[id][..]));
 }
 
 #[test]
