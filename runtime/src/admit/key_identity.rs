@@ -140,6 +140,12 @@ impl KeyIdentities {
         self.key(partition, lane)
     }
 
+    /// Returns the partition of an event, and the number of its gate key.
+    pub fn gate_key(&self, slot: ArenaSlot) -> Option<(Partition, u64)> {
+        let EventKeys { partition, lane, gate } = *self.events.get(&slot)?;
+        Some((partition, gate.unwrap_or(lane)))
+    }
+
     /// Returns the key with this number, if it has events.
     pub fn key(&self, partition: Partition, number: u64) -> Option<&KeyBytes> {
         self.keys.get(&(partition, number)).map(|known| &known.key)

@@ -1,6 +1,6 @@
 //! The validated configuration of gates and of the detection of duplicates.
 
-use keylane_core::GateRule;
+use keylane_core::{Consecutive, First, GateRule};
 
 use super::event_field::EventField;
 use super::written_gate::OrderFormat;
@@ -80,10 +80,12 @@ impl OrderConfig {
 }
 
 impl GateConfig {
-    /// Returns whether the values of a key begin with a configured one, so that the log must have all of them.
+    /// Returns the value with which a key begins, if it is configured: then the log must have all events of the key.
     #[must_use]
-    pub fn needs_all_records(&self) -> bool {
-        let GateRule::Consecutive(rule) = self.rule.rule else { return false };
-        matches!(rule.first, keylane_core::First::At(_))
+    pub fn first(&self) -> Option<i64> {
+        let GateRule::Consecutive(Consecutive { first: First::At(first), .. }) = self.rule.rule else {
+            return None;
+        };
+        Some(first)
     }
 }

@@ -130,6 +130,12 @@ impl Reading {
         self.identities.as_ref()?.lane_key(slot)
     }
 
+    /// Returns the order value that the gate key of an event waits for; `None`: any, or there is no gate.
+    pub(super) fn expected_value(&self, slot: ArenaSlot) -> Option<i64> {
+        let (partition, number) = self.identities.as_ref()?.gate_key(slot)?;
+        self.gates.as_ref()?.expected(partition, number)
+    }
+
     pub(super) fn gates(&self) -> Option<&Gates> {
         self.gates.as_deref()
     }

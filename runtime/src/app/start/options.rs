@@ -93,7 +93,7 @@ pub(in crate::app) fn source_spec(
 
 fn topic_needs(order: &OrderConfig) -> TopicNeeds {
     let Some(gate) = &order.gate else { return TopicNeeds::default() };
-    TopicNeeds { create_time: gate.by == OrderBy::Timestamp, all_records: gate.needs_all_records() }
+    TopicNeeds { create_time: gate.by == OrderBy::Timestamp, all_records: gate.first().is_some() }
 }
 
 /// Returns the spec of the transactional producer of a handler; `None`: at-least-once delivery.

@@ -39,6 +39,8 @@ pub(in crate::app) struct Gates {
     /// The seed of the hashes of gate keys.
     seed: foldhash::quality::RandomState,
     takes_filtered: bool,
+    /// The value with which a key begins, if it is configured.
+    first: Option<i64>,
     memory: SessionMemory,
     /// `None`: what is remembered is kept in `memory`.
     durable: Option<DurableMemory>,
@@ -104,6 +106,7 @@ impl Gates {
                 id_secret: *secret.as_flattened().first_chunk().expect("16 bytes"),
                 seed: foldhash::quality::RandomState::default(),
                 takes_filtered: gate.is_some_and(|gate| matches!(gate.rule.rule, GateRule::Consecutive(_))),
+                first: gate.and_then(GateConfig::first),
                 memory: SessionMemory::new(limit, usize::try_from(keep_ids).unwrap_or(usize::MAX)),
                 durable: config.is_durable().then(DurableMemory::default),
                 answers: VecDeque::new(),
@@ -241,6 +244,15 @@ impl Gates {
         }
         let LookUp { request, partition, key } = self.look_ups.pop_front()?;
         Some((request, self.memory.get(partition, key.0).unwrap_or(&NOTHING)))
+    }
+
+    /// Returns the order value that a key with events waits for; `None`: any.
+    pub(super) fn expected(&self, partition: Partition, number: u64) -> Option<i64> {
+        let memory = match &self.durable {
+            Some(durable) => durable.get(partition, number),
+            None => self.memory.get(partition, number),
+        };
+        memory.and_then(|memory| memory.mark?.checked_add(1)).or(self.first)
     }
 
     // -- durable memory -----------------------------------------------------------------------------

@@ -155,6 +155,7 @@ fn ids_are_in_memory_although_marks_are_durable() {
     gates.change(&changes, identities, |_, key, value| kept.push((key.clone(), value.map(<[u8]>::to_vec))));
     let [(key, Some(value))] = kept.as_slice() else { panic!("only the mark has a record: {kept:?}") };
     assert_eq!(*key, record_key);
+    assert_eq!(gates.expected(P0, order.key.0), Some(6));
     handler.release(slot);
     let (_, again) = handler.read(b"\x01a", &event);
     let Handler { gates, identities, .. } = &mut handler;

@@ -55,6 +55,8 @@ pub(super) struct PendingDeadLetter {
     origin: Origin,
     error: String,
     published: String,
+    /// The order value that was missing.
+    expected: Option<i64>,
     /// Milliseconds since 1970.
     failed_at: i64,
     /// How often the event was dead-lettered before.
@@ -92,6 +94,8 @@ pub(super) struct Context<'a> {
     pub(super) error: &'a str,
     /// The stored outputs of the event.
     pub(super) published: String,
+    /// The order value that was missing, if that is the reason.
+    pub(super) expected: Option<i64>,
     /// Milliseconds since 1970.
     pub(super) now_ms: i64,
 }
@@ -144,7 +148,7 @@ impl DeadLetterFormat {
         if self.reaches_alert(redrives) {
             self.log_redrives(&event, redrives);
         }
-        let Context { digest, origin, error, published, now_ms: failed_at } = context;
+        let Context { digest, origin, error, published, expected, now_ms: failed_at } = context;
         let (error, form) = (header_text(error), Form::Whole);
         PendingDeadLetter {
             event,
@@ -154,6 +158,7 @@ impl DeadLetterFormat {
             origin,
             error,
             published,
+            expected,
             failed_at,
             redrives,
             form,
@@ -273,6 +278,9 @@ impl DeadLetterFormat {
         let Row { timestamp, .. } = *event;
         if let Some(value) = self.events.order_value(pending.reason, stored, timestamp) {
             add("keylane-order-value", text(&value));
+        }
+        if let Some(expected) = pending.expected {
+            add("keylane-gap-expected", text(&expected));
         }
         if pending.form > Form::Minimal {
             self.add_omitted(&mut add, pending, stored);

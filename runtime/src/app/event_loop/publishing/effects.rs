@@ -19,6 +19,7 @@ use super::{Publishing, Target};
 /// What the copies depend on besides the events.
 pub(in crate::app::event_loop) struct EffectContext<'a> {
     source: &'a Source,
+    reading: &'a Reading,
     arena: &'a Arena,
     /// The digest of the component that would be called, for an event without a call.
     digest: &'a Arc<str>,
@@ -33,7 +34,7 @@ impl<'a> EffectContext<'a> {
         calling: &'a Calling,
         now_ms: i64,
     ) -> Self {
-        EffectContext { source, arena: reading.arena(), digest: calling.digest(), now_ms }
+        EffectContext { source, reading, arena: reading.arena(), digest: calling.digest(), now_ms }
     }
 }
 
@@ -128,8 +129,10 @@ impl Publishing {
         let digest = self.calls.get(call).and_then(|pending_call| pending_call.digest.clone());
         let digest = digest.unwrap_or_else(|| context.digest.clone());
         let failed = FailedEvent { call, row, event, attempt, reason };
-        let details =
-            Context { digest, origin, error: &error, published: String::new(), now_ms: context.now_ms };
+        let expected =
+            (reason == Reason::Gap).then(|| context.reading.expected_value(event.arena_slot)).flatten();
+        let published = String::new();
+        let details = Context { digest, origin, error: &error, published, expected, now_ms: context.now_ms };
         let Publishing { sink, dead_letters, .. } = self;
         let mut pending = dead_letters.pending(&failed, &stored, details);
         let topic = dead_letters.topic_of(&pending);

@@ -306,7 +306,7 @@ impl Publishing {
         let pending_call = self.calls.entry(call);
         let published = pending_call.published(row, &self.topics);
         let digest = pending_call.digest.as_ref().unwrap_or(digest).clone();
-        let context = Context { digest, origin, error: &error, published, now_ms };
+        let context = Context { digest, origin, error: &error, published, expected: None, now_ms };
         let pending = self.dead_letters.pending(dead_letter, &stored, context);
         let topic = self.dead_letters.topic_of(&pending);
         self.calls.entry(call).add_dead_letter(row, topic, pending);
