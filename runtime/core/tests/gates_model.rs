@@ -56,7 +56,7 @@ impl Naive {
         let Gated { offset, value, tombstone, filtered, id, .. } = case.event;
         let is_duplicate = id != 0 && key.ids.contains(&id);
         let is_consecutive = matches!(self.rule, GateRule::Consecutive(_));
-        if is_duplicate && !is_consecutive {
+        if is_duplicate && (!is_consecutive || tombstone) {
             return self.outcomes.push(Outcome::Passed(offset));
         }
         if tombstone {
