@@ -39,6 +39,7 @@ mod lane_scan;
 mod lanes;
 #[doc(hidden)]
 pub mod ledger; // public for its tests
+mod notice;
 mod outbox;
 mod partitions;
 mod slab;
@@ -63,4 +64,5 @@ pub use ids::{
 };
 pub use input::*;
 pub use lane_scan::{LaneProgress, LaneScan, LaneView};
+pub use notice::*;
 pub use view::{Counters, Load, OwnershipState, PartitionView, View};

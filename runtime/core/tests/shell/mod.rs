@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses only some functions")]
 
 pub(crate) mod gated;
+mod records;
 pub(crate) mod transactional;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +14,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitEntry, CommitError, CommitId,
-    CommittedStart, Config, Core, EffectClaim, FailedEvent, Fault, FetchedRow, Input, KeptEffects, KeyMemory,
-    LaneEnd, LookUpId, MemoryChange, Notice, Now, Partition, PartitionStart, PartitionStop, ReadError,
-    Reason, RebalanceId, Verdict,
+    Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitError, CommittedStart, Config, Core,
+    FailedEvent, Fault, FetchedRow, Input, KeptEffects, KeyMemory, LaneEnd, LookUpId, MemoryChange, Notice,
+    Now, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId, Verdict,
 };
+
+use records::set_of;
+pub(crate) use records::{Dispatched, SentCommit, SentTransaction};
 
 /// A rebalance request for tests in which its identity does not matter.
 pub(crate) const REQUEST: RebalanceId = RebalanceId(0);
@@ -29,50 +32,6 @@ pub(crate) const STEP: Duration = Duration::from_millis(5);
 
 /// The offset that follows those of [`Shell::warm_up`].
 pub(crate) const NEXT: i64 = 60;
-
-/// A dispatched guest call.
-#[derive(Clone, Debug)]
-pub(crate) struct Dispatched {
-    pub(crate) id: CallId,
-    pub(crate) rows: Vec<(Partition, i64)>,
-    pub(crate) lanes: Vec<u32>,
-    pub(crate) attempt: u32,
-    pub(crate) last_attempt: bool,
-    pub(crate) fresh: bool,
-}
-
-/// A commit that the core sent.
-#[derive(Clone, Debug)]
-pub(crate) struct SentCommit {
-    pub(crate) id: CommitId,
-    pub(crate) entries: Vec<CommitEntry>,
-    /// One completed set per entry.
-    pub(crate) sets: Vec<String>,
-    pub(crate) at: Duration,
-}
-
-/// A transaction that the core began.
-#[derive(Clone, Debug)]
-pub(crate) struct SentTransaction {
-    pub(crate) id: CommitId,
-    pub(crate) entries: Vec<CommitEntry>,
-    pub(crate) claims: Vec<EffectClaim>,
-    /// One completed set per entry.
-    pub(crate) sets: Vec<String>,
-    pub(crate) at: Duration,
-}
-
-impl SentTransaction {
-    fn new(
-        id: CommitId,
-        (entries, claims): (&[CommitEntry], &[EffectClaim]),
-        metadata: &str,
-        at: Duration,
-    ) -> Self {
-        let sets = entries.iter().map(|entry| set_of(entry, metadata)).collect();
-        SentTransaction { id, entries: entries.to_vec(), claims: claims.to_vec(), sets, at }
-    }
-}
 
 pub(crate) struct Shell {
     pub(crate) core: Core,
@@ -496,19 +455,7 @@ impl Shell {
     }
 }
 
-impl SentCommit {
-    /// The offset committed for a partition.
-    pub(crate) fn offset_of(&self, partition: Partition) -> Option<i64> {
-        self.entries.iter().find(|entry| entry.partition == partition).map(|entry| entry.offset)
-    }
-}
-
 /// A log of 1,000,000 records, without a commit.
 pub(crate) fn start() -> PartitionStart<'static> {
     PartitionStart { committed: None, fallback: 0, log_start: 0, log_end: Some(1_000_000), topic_id: [0; 16] }
-}
-
-fn set_of(entry: &CommitEntry, metadata: &str) -> String {
-    let (from, to) = (entry.metadata.0 as usize, entry.metadata.1 as usize);
-    metadata.get(from..to).expect("a range of the metadata").to_owned()
 }

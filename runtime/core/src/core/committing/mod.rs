@@ -1,6 +1,8 @@
 //! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out. Under transactional
-//! delivery, [`transactions`] selects what is committed, and each commit is a transaction.
+//! delivery, [`transactions`] selects what is committed, each commit is a transaction, and [`holds`] holds partitions back of which
+//! not everything can be claimed.
 
+mod holds;
 mod in_flight;
 mod transactions;
 
