@@ -1,4 +1,4 @@
-//! The configurations in the documentation are accepted, without warnings.
+//! The configurations in the documentation are accepted. A block has warnings only if it says so: `toml warns`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use super::expect_accepted;
 
 const FENCE: &str = "```";
 
-/// Returns the blocks of TOML on a page.
-fn configurations(page: &str) -> Vec<&str> {
-    let begin = format!("{FENCE}toml\n");
+/// Returns the blocks of TOML on a page that are marked like this.
+fn configurations<'p>(page: &'p str, mark: &str) -> Vec<&'p str> {
+    let begin = format!("{FENCE}{mark}\n");
     let rest_of = |(at, _)| page.get(at + begin.len()..).expect("a match is inside the page");
     let blocks = page.match_indices(&begin).map(rest_of);
     blocks.map(|rest| rest.split_once(FENCE).expect("a block has an end").0).collect()
@@ -52,12 +52,16 @@ fn pages(folder: &str) -> Vec<PathBuf> {
 /// Checks all blocks of a page. Returns their number.
 fn check_page(path: &Path) -> usize {
     let page = fs::read_to_string(path).expect("a readable page");
-    let blocks = configurations(&page);
+    let (blocks, with_warnings) = (configurations(&page, "toml"), configurations(&page, "toml warns"));
     for block in &blocks {
         let checked = expect_accepted(&completed(block));
         assert!(checked.warnings.is_empty(), "{}: {:?}\n{block}", path.display(), checked.warnings);
     }
-    blocks.len()
+    for block in &with_warnings {
+        let checked = expect_accepted(&completed(block));
+        assert!(!checked.warnings.is_empty(), "{} has no warnings:\n{block}", path.display());
+    }
+    blocks.len() + with_warnings.len()
 }
 
 #[test]
@@ -80,7 +84,7 @@ fn every_recipe_has_a_configuration_that_is_accepted() {
 fn blocks_are_found_and_completed() {
     let page =
         "text\n```toml\n[handlers.a]\ntimeout = \"1s\"\n```\n```sh\nls\n```\n```toml\n[runtime]\n```\n";
-    assert_eq!(configurations(page), ["[handlers.a]\ntimeout = \"1s\"\n", "[runtime]\n"]);
+    assert_eq!(configurations(page, "toml"), ["[handlers.a]\ntimeout = \"1s\"\n", "[runtime]\n"]);
     assert!(completed("[runtime]\n").contains("component = \"orders.wasm\""));
     assert!(completed("[handlers.a]\ngroup_id = \"g\"\n").contains("group_id = \"g\""));
 }
