@@ -130,6 +130,13 @@ impl Core {
         self.lanes.key_loaded(lane);
     }
 
+    /// Forgets the keys whose last event has settled in this step.
+    pub(super) fn free_gate_keys(&mut self) {
+        if let Some(gates) = self.gates() {
+            gates.keys.free_unreferenced();
+        }
+    }
+
     /// Forgets the keys of ownerships that accept no more results.
     pub(super) fn clear_gates(&mut self) {
         let uptime = self.now.uptime;

@@ -129,6 +129,7 @@ impl Core {
         self.decide_commit();
         self.permit_reads();
         self.check_end();
+        self.free_gate_keys();
     }
 
     fn apply(&mut self, input: Input<'_>) {

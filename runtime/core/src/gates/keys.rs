@@ -19,6 +19,8 @@ pub(crate) struct Key {
     pub(crate) id: GateKey,
     /// Number of orders that refer to it.
     references: u32,
+    /// Whether it had no events at some time of this step.
+    is_unreferenced: bool,
     pub(crate) lookup: KeyLookup,
     /// What is remembered, with the changes of all events that have settled.
     pub(crate) memory: KeyMemory,
@@ -92,6 +94,9 @@ pub(crate) struct Keys {
     ids: Vec<EventId>,
     by_id: HashTable<u32>,
     requests: BTreeMap<LookUpId, u32>,
+    /// Keys whose last event has settled in this step. What the shell has said of the keys of a read is older than the
+    /// events of that read, so they are kept until all of them are admitted.
+    unreferenced: Vec<u32>,
 }
 
 impl Keys {
@@ -171,18 +176,29 @@ impl Keys {
     }
 
     fn dereference(&mut self, key: u32) {
-        let Keys { keys, by_id, requests, .. } = self;
-        keys[key].references -= 1;
-        if keys[key].references > 0 {
-            return;
+        let Key { references, is_unreferenced, .. } = &mut self.keys[key];
+        *references -= 1;
+        if *references == 0 && !std::mem::replace(is_unreferenced, true) {
+            self.unreferenced.push(key);
         }
-        assert!(keys[key].parked == 0, "a gate key without events has parked ones");
-        if let KeyLookup::Requested(request) = keys[key].lookup {
-            requests.remove(&request);
+    }
+
+    /// Forgets the keys that have no events at the end of a step.
+    pub(crate) fn free_unreferenced(&mut self) {
+        let Keys { keys, by_id, requests, unreferenced, .. } = self;
+        for key in unreferenced.drain(..) {
+            keys[key].is_unreferenced = false;
+            if keys[key].references > 0 {
+                continue;
+            }
+            assert!(keys[key].parked == 0, "a gate key without events has parked ones");
+            if let KeyLookup::Requested(request) = keys[key].lookup {
+                requests.remove(&request);
+            }
+            let entry = by_id.find_entry(keys[key].hash(), |&found| found == key);
+            entry.expect("a key of this step is in the table").remove();
+            keys.free(key);
         }
-        let entry = by_id.find_entry(keys[key].hash(), |&found| found == key);
-        entry.expect("a key with events is in the table").remove();
-        keys.free(key);
     }
 
     /// Notes that the memory of a key is requested.
@@ -212,6 +228,7 @@ impl Keys {
             is_kept
         });
         requests.retain(|_, key| !cleared[*key as usize]);
+        self.unreferenced.retain(|&key| !cleared[key as usize]);
         for order in orders.indexes() {
             let Order { key, is_used, .. } = &mut orders[order];
             if *is_used && cleared[*key as usize] {
@@ -233,6 +250,7 @@ impl Key {
             lane: 0,
             id: GateKey(0),
             references: 0,
+            is_unreferenced: false,
             lookup: KeyLookup::Unknown,
             memory: KeyMemory::default(),
             parked: 0,
@@ -246,6 +264,7 @@ impl Key {
     fn begin(&mut self, partition: u32, id: GateKey, known: Known) {
         (self.partition, self.id, self.references, self.parked) = (partition, id, 0, 0);
         (self.released_to, self.taken, self.waits_as) = (None, None, None);
+        self.is_unreferenced = false;
         self.pending.clear();
         let KeyMemory { mark, holes, broken, delivered, ids } = &mut self.memory;
         (*mark, *broken) = (None, false);
