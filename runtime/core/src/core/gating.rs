@@ -542,7 +542,13 @@ impl Core {
         let Some(gates) = self.gates() else { return };
         let since = *gates.partition(index).stuck_since.get_or_insert(uptime);
         if uptime >= since + STUCK_AFTER {
-            let oldest = gates.parked.first_waiting(index);
+            // A barred lane has an event that may run.
+            let waiting: Vec<u32> = gates.parked.waiting(index).collect();
+            let is_free = |&key: &u32| {
+                let lane = self.lanes.gates.as_deref().map(|gates| gates.keys.key(key).lane);
+                lane.is_some_and(|lane| self.lanes.is_waiting(lane))
+            };
+            let oldest = waiting.into_iter().find(is_free);
             oldest.into_iter().for_each(|key| self.close_gap(key, GapCause::PartitionFull));
             self.carry_out_decisions();
             self.partitions.get_mut(index).reading.reads_to_limit = true;
