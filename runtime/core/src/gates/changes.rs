@@ -35,7 +35,9 @@ impl Gates {
                 changes[0] = Some(Change::Ended);
             }
             (SettledAs::WithoutCall(WithoutCall { moves_mark, .. }), _) => {
+                let is_mended = moves_mark && self.keys.key(key).memory.broken;
                 changes[0] = value.filter(|_| moves_mark).map(Change::Mark);
+                changes[1] = is_mended.then_some(Change::Broken(false));
             }
             (SettledAs::Done | SettledAs::Failed, Role::InOrder) => {
                 if let Some(value) = value {
