@@ -196,20 +196,17 @@ impl Gates {
         let (node, verdict) = match &self.config.as_ref()?.rule {
             GateRule::Consecutive(rule) => {
                 let (value, node) = self.parked.lowest(key)?;
-                let next = next_value(rule, mark)?;
-                if value > next {
+                if value > next_value(rule, mark)? {
                     return None;
                 }
-                let is_filtered = self.keys.order(event_at(node).order).filtered;
-                let passed = if is_filtered { GateOutcome::Filtered } else { GateOutcome::Stale };
-                match () {
-                    () if value < next => (node, stale(passed)),
-                    () if is_filtered => {
-                        let outcome = GateOutcome::Filtered;
-                        (node, Verdict::Settle(WithoutCall { outcome, moves_mark: true, ends_key: false }))
-                    }
-                    () => (node, Verdict::Run(Role::InOrder)),
+                let order = event_at(node).order;
+                let context = self.context(&self.keys.order(order), wall_ms);
+                if context.id_key.1.lookup != keys::KeyLookup::Known {
+                    return Some((node, Verdict::LookUp(context.id_key.0)));
                 }
+                let is_duplicate = context.is_duplicate(self.keys.event_id(order));
+                let verdict = context.consecutive(rule, &self.keys.order(order), value, is_duplicate);
+                return Some((node, verdict));
             }
             GateRule::Newest(_) => {
                 let (value, node) = self.parked.greatest(key)?;

@@ -114,7 +114,13 @@ impl Context<'_> {
         }
     }
 
-    fn consecutive(&self, rule: &Consecutive, order: &Order, value: i64, is_duplicate: bool) -> Verdict {
+    pub(crate) fn consecutive(
+        &self,
+        rule: &Consecutive,
+        order: &Order,
+        value: i64,
+        is_duplicate: bool,
+    ) -> Verdict {
         let (_, key) = self.key;
         let Some(next) = next_value(rule, key.expected_mark()) else { return Verdict::Park };
         if value == next {
