@@ -152,6 +152,7 @@ impl Naive {
             if value < next || case.event.filtered || is_duplicate {
                 self.outcomes.push(Outcome::Passed(offset));
                 key.mark = key.mark.max(Some(value));
+                key.broken &= value < next;
                 continue;
             }
             self.outcomes.push(Outcome::Called(offset));
