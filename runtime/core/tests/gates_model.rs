@@ -149,6 +149,15 @@ impl Naive {
             }
             let case = entry.remove();
             let is_duplicate = case.event.id != 0 && key.ids.contains(&case.event.id);
+            let fills = value < next && key.holes.contains(&value) && !case.event.filtered && !is_duplicate;
+            if fills {
+                self.outcomes.push(Outcome::Called(offset));
+                if !case.rejected {
+                    key.holes.retain(|&hole| hole != value);
+                    remember(&mut key.ids, case.event.id, self.keep);
+                }
+                continue;
+            }
             if value < next || case.event.filtered || is_duplicate {
                 self.outcomes.push(Outcome::Passed(offset));
                 key.mark = key.mark.max(Some(value));
