@@ -50,7 +50,8 @@ pub(super) fn changes_of_failed(
     reason: Reason,
 ) -> Vec<Change> {
     if reason == Reason::Gap {
-        return vec![Change::Broken(true)];
+        // Its dead letter may begin when the next value has already come.
+        return key.is_closed.then_some(Change::Broken(true)).into_iter().collect();
     }
     if is_of_gate(reason) {
         return Vec::new();
@@ -249,9 +250,10 @@ impl World {
                 Some((_, Place::Hole | Place::BelowFirst)) if event.filtered => Some((passed, Vec::new())),
                 Some((_, Place::Hole)) if is_duplicate => Some((passed, Vec::new())),
                 Some((_, Place::Early | Place::PerhapsFirst))
-                    if event.filtered && (key.broken || key.is_closed) =>
+                    if event.filtered && (key.was_broken || key.is_closed) =>
                 {
-                    Some((passed, Vec::new()))
+                    let breaks = key.is_closed.then_some(Change::Broken(true));
+                    Some((passed, breaks.into_iter().collect()))
                 }
                 Some(_) if event.filtered && self.is_too_far_ahead(p, index, event, key, plan) => {
                     Some((passed, Vec::new()))
@@ -347,11 +349,15 @@ impl World {
         fits && !event.filtered
     }
 
-    /// With a window: an event that has waited long enough leaves without a call. Those before it have been released.
+    /// An event that has waited long enough leaves without a call: those before it may run.
     fn release_lower(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) {
-        let Some(GateRule::Window(rule)) = plan.gate.map(|gate| gate.rule) else { return };
+        let wait = match plan.gate.map(|gate| gate.rule) {
+            Some(GateRule::Window(rule)) => rule.window,
+            Some(GateRule::Consecutive(Consecutive { first: First::Any { wait }, .. })) => wait,
+            _ => return,
+        };
         let model = &mut self.gate_part(p, index).model;
-        if model.time.now().saturating_sub(event.admitted) + ROUNDING >= rule.window {
+        if model.time.now().saturating_sub(event.admitted) + ROUNDING >= wait {
             let key = model.keys.entry(event.order.key).or_default();
             key.released = key.released.max(event.order.value);
         }
@@ -384,7 +390,8 @@ impl World {
     /// With `first = "any"`: whether an event may be the first of its key now. If so, all values below it are passed over.
     fn passes_to_first(&mut self, p: usize, index: usize, event: &EventModel, plan: &GatesPlan) -> bool {
         let rule = plan.gate.map(|gate| gate.rule);
-        let Some(GateRule::Consecutive(Consecutive { first: First::Any { wait }, .. })) = rule else {
+        let Some(GateRule::Consecutive(Consecutive { first: First::Any { wait }, max_early, .. })) = rule
+        else {
             return false;
         };
         let has_clock = self.has_clock_of_full_partitions();
@@ -394,12 +401,20 @@ impl World {
         let of_key = model.events.values().filter(|other| {
             other.order.key == event.order.key && other.state == EventState::Queued && !other.ends_key(plan)
         });
-        let lower = of_key.clone().any(|other| {
-            other.offset < visible_to && other.order.value.is_some() && other.order.value < event.order.value
-        });
+        // Those that came after the wait were perhaps too late.
+        let chosen_after = of_key.clone().map(|other| other.admitted + wait).min().unwrap_or_default();
+        let lower = !has_clock
+            && of_key.clone().any(|other| {
+                other.offset < visible_to
+                    && other.order.value.is_some()
+                    && other.order.value < event.order.value
+                    && other.admitted < chosen_after
+            });
         let mut waited = of_key.map(|other| now.saturating_sub(other.admitted) + ROUNDING);
-        let is_old = has_clock || waited.any(|waited| waited >= wait);
+        let too_many = waited.clone().count() > max_early as usize;
+        let is_old = has_clock || too_many || waited.any(|waited| waited >= wait);
         let key = model.keys.entry(event.order.key).or_default();
+        let is_old = is_old || key.released.is_some();
         let Some(value) = event.order.value.filter(|_| key.mark.is_none() && is_old && !lower) else {
             return false;
         };
@@ -730,6 +745,9 @@ impl World {
 
     /// When a key has no events, what is remembered of it is what its events have changed.
     fn check_quiet(&mut self, p: usize, core: &Core, index: usize, key: KeyName) {
+        if !self.reads_current_topic(p, index) {
+            return;
+        }
         let partition = self.logs[index].partition;
         let part = self.gate_part(p, index);
         let ownership = part.ownership;
