@@ -189,6 +189,32 @@ fn early_events_at_the_end_are_reported() {
     assert!(shell.names.contains(&"EndReached".to_owned()), "{:?}", shell.names);
 }
 
+/// After a time without records, 32 new ones move the stream time past it. Events that came with them have not waited that
+/// long.
+#[test]
+fn a_window_does_not_begin_before_a_time_without_records() {
+    let mut shell = reading(GateRule::Window(WINDOW));
+    let at = |offset: i64, value, timestamp| Gated {
+        timestamp,
+        ..event(offset, 1 + offset.unsigned_abs() % 2, value)
+    };
+    shell.wall_ms = 100_000;
+    let before: Vec<Gated> = (0..40).map(|offset| at(offset, offset, 10_000)).collect();
+    shell.fetch_gated(P0, &before);
+    shell.wait(Duration::from_secs(1));
+    at_end(&mut shell, 40);
+    assert_eq!(shell.run_all().len(), 40);
+    shell.wait(Duration::from_secs(20));
+    let mut later: Vec<Gated> = (40..80).map(|offset| at(offset, offset, 31_000 + offset)).collect();
+    later.push(at(80, 41, 31_081));
+    shell.fetch_gated(P0, &later);
+    assert!(shell.running_offsets().is_empty(), "nothing has waited for the window");
+    shell.wait(Duration::from_millis(400));
+    at_end(&mut shell, 81);
+    let even: Vec<i64> = shell.run_all().into_iter().filter(|offset| offset % 2 == 0).collect();
+    assert_eq!(even[..3], [40, 80, 42], "the displaced event is in its place");
+}
+
 #[test]
 fn a_tombstone_ends_its_key() {
     let mut config = gated(GateRule::Newest(NEWEST));

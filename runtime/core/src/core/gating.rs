@@ -387,9 +387,8 @@ impl Core {
     pub(super) fn record_read(&mut self, index: u32, timestamp: i64) {
         let (uptime, wall_ms) = (self.now.uptime, self.now.wall_ms);
         let Some(gates) = self.gates() else { return };
-        let stream = &mut gates.partition(index).stream;
-        stream.record(timestamp, wall_ms);
-        stream.stand(uptime);
+        let gate = gates.partition(index);
+        gate.stream.record(timestamp, wall_ms, uptime, gate.waiting > 0);
     }
 
     pub(super) fn log_end_seen(&mut self, id: Partition, end: i64, sent_at: Duration) {

@@ -156,7 +156,7 @@ impl Gates {
 
     /// Adds the order of an event that is admitted to a lane.
     pub(crate) fn enter(&mut self, at: (u32, u32), order: &EventOrder) -> u32 {
-        let waits_since = self.partition(at.0).stream.now_ms();
+        let waits_since = self.partition(at.0).stream.waits_from_ms();
         self.keys.enter(at, order, waits_since, self.duplicates.is_some())
     }
 

@@ -2,6 +2,9 @@
 //!
 //! While records come, it follows their timestamps; at the end of the log, it follows the monotonic clock. So a backlog is
 //! merged by what the log says and not by how fast it is read, and while nothing can be read or handled, it stands.
+//!
+//! It takes several records until it follows their timestamps. After a time without records, an event must not wait from
+//! before that time: the stream time is *ahead* of what it has counted, by at most the real time that has passed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,11 +28,20 @@ pub(crate) struct StreamTime {
     level_ms: Option<i64>,
     /// The uptime up to which the clock has counted, or must not count.
     counted_to: Duration,
+    /// How far it is ahead of `now`, in milliseconds: not counted before the end of the log, or the timestamps of more
+    /// records, confirm it.
+    ahead_ms: u64,
 }
 
 impl StreamTime {
     pub(crate) fn new(uptime: Duration) -> StreamTime {
-        StreamTime { now: Duration::ZERO, greatest: BinaryHeap::new(), level_ms: None, counted_to: uptime }
+        StreamTime {
+            now: Duration::ZERO,
+            greatest: BinaryHeap::new(),
+            level_ms: None,
+            counted_to: uptime,
+            ahead_ms: 0,
+        }
     }
 
     /// Returns the stream time in milliseconds.
@@ -37,12 +49,23 @@ impl StreamTime {
         i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Takes the timestamp of a record, in milliseconds since 1970; −1: none.
-    pub(crate) fn record(&mut self, timestamp_ms: i64, wall_ms: i64) {
+    /// Returns the stream time from which an event waits that was just read, in milliseconds.
+    pub(crate) fn waits_from_ms(&self) -> i64 {
+        self.now_ms().saturating_add_unsigned(self.ahead_ms)
+    }
+
+    /// Takes the timestamp of a record that was read, in milliseconds since 1970; −1: none. `any_waiting`: whether events
+    /// wait.
+    pub(crate) fn record(&mut self, timestamp_ms: i64, wall_ms: i64, uptime: Duration, any_waiting: bool) {
+        let passed = uptime.saturating_sub(self.counted_to);
+        self.stand(uptime);
         if timestamp_ms < 0 || timestamp_ms > wall_ms.saturating_add(AHEAD_MAX_MS) {
             return;
         }
         let timestamp_ms = timestamp_ms.min(wall_ms);
+        if let Some(level_ms) = self.level_ms {
+            self.catch_up(passed, u64::try_from(timestamp_ms - level_ms).unwrap_or(0), any_waiting);
+        }
         if self.greatest.len() <= OUTLIERS {
             self.greatest.push(Reverse(timestamp_ms));
         } else if self.greatest.peek().is_some_and(|&Reverse(lowest)| lowest < timestamp_ms) {
@@ -54,13 +77,27 @@ impl StreamTime {
         {
             let level_ms = *self.level_ms.get_or_insert(found);
             if found > level_ms {
-                self.now += Duration::from_millis(found.abs_diff(level_ms));
+                let risen_ms = found.abs_diff(level_ms);
+                self.now += Duration::from_millis(risen_ms);
                 self.level_ms = Some(found);
+                self.ahead_ms = self.ahead_ms.saturating_sub(risen_ms);
             }
         }
     }
 
-    /// Records were read, or nothing can be read or handled: until now, the monotonic clock does not count.
+    /// A record is this much above the level, and came this long after the one before it.
+    fn catch_up(&mut self, passed: Duration, above_ms: u64, any_waiting: bool) {
+        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).min(above_ms);
+        if any_waiting {
+            // A record that is older than the others does not make them older.
+            self.ahead_ms = self.ahead_ms.max((self.ahead_ms + passed_ms).min(above_ms));
+        } else {
+            self.advance(Duration::from_millis(passed_ms));
+            self.ahead_ms = 0;
+        }
+    }
+
+    /// Nothing can be read or handled: until now, the monotonic clock does not count.
     pub(crate) fn stand(&mut self, uptime: Duration) {
         self.counted_to = self.counted_to.max(uptime);
     }
@@ -68,7 +105,9 @@ impl StreamTime {
     /// At the end of the log: the monotonic clock counts up to this uptime.
     pub(crate) fn at_end(&mut self, until: Duration) {
         let passed = until.saturating_sub(self.counted_to);
-        self.advance(passed);
+        // No record comes between those that were read and now.
+        let ahead = Duration::from_millis(std::mem::take(&mut self.ahead_ms));
+        self.advance(passed + ahead);
         self.counted_to = self.counted_to.max(until);
     }
 
@@ -94,9 +133,18 @@ mod tests {
 
     const WALL: i64 = 1_000_000;
 
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    /// Records that come at once.
+    fn read(time: &mut StreamTime, timestamps: impl IntoIterator<Item = i64>) {
+        timestamps.into_iter().for_each(|timestamp| time.record(timestamp, WALL, Duration::ZERO, true));
+    }
+
     fn with(timestamps: impl IntoIterator<Item = i64>) -> StreamTime {
         let mut time = StreamTime::new(Duration::ZERO);
-        timestamps.into_iter().for_each(|timestamp| time.record(timestamp, WALL));
+        read(&mut time, timestamps);
         time
     }
 
@@ -104,27 +152,26 @@ mod tests {
     fn a_few_wrong_timestamps_move_nothing() {
         let mut time = with((0..32).map(|_| 1_000));
         assert_eq!(time.now_ms(), 0, "the first level is the beginning");
-        (0..31).for_each(|_| time.record(900_000, WALL));
-        assert_eq!(time.now_ms(), 0);
-        time.record(5_000, WALL);
+        read(&mut time, (0..31).map(|_| 900_000));
+        assert_eq!((time.now_ms(), time.waits_from_ms()), (0, 0));
+        read(&mut time, [5_000]);
         assert_eq!(time.now_ms(), 4_000, "the 32nd greatest");
-        (0..99).for_each(|_| time.record(500, WALL));
+        read(&mut time, (0..99).map(|_| 500));
         assert_eq!(time.now_ms(), 4_000, "it never goes back");
     }
 
     #[test]
     fn timestamps_ahead_of_the_clock_are_limited() {
         let mut time = with((0..32).map(|_| WALL - 10));
-        (0..32).for_each(|_| time.record(WALL + 60_001, WALL));
-        (0..32).for_each(|_| time.record(-1, WALL));
+        read(&mut time, (0..32).map(|_| WALL + 60_001));
+        read(&mut time, (0..32).map(|_| -1));
         assert_eq!(time.now_ms(), 0);
-        (0..32).for_each(|_| time.record(WALL + 60_000, WALL));
+        read(&mut time, (0..32).map(|_| WALL + 60_000));
         assert_eq!(time.now_ms(), 10);
     }
 
     #[test]
     fn at_the_end_the_clock_counts_from_the_last_record() {
-        let ms = Duration::from_millis;
         let mut time = with([]);
         time.stand(ms(100));
         time.at_end(ms(90));
@@ -143,7 +190,38 @@ mod tests {
         let mut time = with((0..32).map(|_| 1_000));
         time.at_end(Duration::from_secs(2));
         assert_eq!(time.now_ms(), 2_000);
-        (0..32).for_each(|_| time.record(3_500, WALL));
+        (0..32).for_each(|_| time.record(3_500, WALL, Duration::from_secs(2), true));
         assert_eq!(time.now_ms(), 2_500);
+    }
+
+    #[test]
+    fn an_event_does_not_wait_from_before_a_time_without_records() {
+        for any_waiting in [false, true] {
+            let mut time = with((0..32).map(|_| 1_000));
+            let begin = time.waits_from_ms();
+            time.record(21_000, WALL, Duration::from_secs(20), any_waiting);
+            assert_eq!(time.waits_from_ms() - begin, 20_000);
+            let since = time.waits_from_ms();
+            (0..40).for_each(|_| time.record(21_100, WALL, Duration::from_secs(20), any_waiting));
+            assert_eq!(time.now_ms() - since, 100, "the later records were sent 100 ms later");
+        }
+    }
+
+    #[test]
+    fn at_the_end_a_time_without_records_counts() {
+        let mut time = with((0..32).map(|_| 1_000));
+        time.record(21_000, WALL, Duration::from_secs(20), true);
+        assert_eq!((time.now_ms(), time.waits_from_ms()), (0, 20_000));
+        time.at_end(Duration::from_secs(21));
+        assert_eq!((time.now_ms(), time.waits_from_ms()), (21_000, 21_000));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_not_ahead_of_the_real_time() {
+        let mut time = with((0..32).map(|_| 1_000));
+        time.record(WALL, WALL, ms(50), true);
+        assert_eq!(time.waits_from_ms(), 50);
+        time.record(1_010, WALL, ms(60), true);
+        assert_eq!(time.waits_from_ms(), 50);
     }
 }
