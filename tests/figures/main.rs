@@ -12,6 +12,7 @@ mod before;
 mod child;
 mod embedded;
 mod emit;
+mod gates;
 mod guests;
 mod idle;
 mod interference;
@@ -62,6 +63,7 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
             the time until outputs are visible (use --seconds 30)
   keyed-state  a handler whose event changes the state of its key, with all states in the cache and with the default cache,
             and the restore of lost files (use --keys 1000000 --events 3000000)
+  gates     a no-op handler with each rule of a gate, compared with none; 5 % of the events are displaced
   scrape    a no-op handler with a scrape of its metrics every second, compared with its admin server off
   status    the status of 1,000 partitions, as a request, in the event loop, and with `keylane status`
   serve     a broker with the topic, until standard input ends, for use with a profiler";
@@ -97,6 +99,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "dead-letter-outage" => outage::dead_letters(&Options::parse(rest)?),
         "broker-outage" => outage::broker(&Options::parse(rest)?),
         "transactional" => transactional::measure(&Options::parse(rest)?),
+        "gates" => gates::measure(&Options::parse(rest)?),
         "keyed-state" => keyed_state::measure(&Options::parse(rest)?),
         "scrape" => scrape::measure(&Options::parse(rest)?),
         "status" => status::measure(&Options::parse(rest)?),

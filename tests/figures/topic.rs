@@ -41,7 +41,7 @@ pub(crate) fn empty(cluster: &Cluster) -> String {
 }
 
 /// The same events in every run.
-struct Events {
+pub(crate) struct Events {
     made: u64,
     events: u64,
     keys: u64,
@@ -50,7 +50,7 @@ struct Events {
 }
 
 impl Events {
-    fn new(events: u64, keys: u64) -> Self {
+    pub(crate) fn new(events: u64, keys: u64) -> Self {
         let mut random = Random(0x9E37_79B9_7F4A_7C15);
         let pool = (0..POOL / 8).flat_map(|_| random.next().to_le_bytes()).collect();
         Self { made: 0, events, keys, random, pool }
@@ -91,7 +91,7 @@ impl Iterator for Events {
 }
 
 /// Marsaglia's xorshift, with the multiplication that improves its low bits.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -101,7 +101,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
