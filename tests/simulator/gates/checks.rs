@@ -130,12 +130,8 @@ impl World {
                 !self.explain_rejection(p, index, offset, reason, plan)
             };
             step.rejected = now.into_iter().filter(explained).chain(later).collect();
-            // By value: events of one key settle in their order.
             let mut released = std::mem::take(&mut step.released);
-            released.sort_by_key(|&(index, offset)| {
-                let event = self.processes[p].gates.parts.get(&index)?.model.events.get(&offset)?;
-                Some((index, event.order.key, event.order.value, offset))
-            });
+            self.sort_by_gate_order(p, &mut released, plan);
             released.retain(|&(index, offset)| {
                 step.is_rejected(index, offset) || !self.explain_without_call(p, index, offset, plan)
             });
@@ -144,6 +140,26 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Events of one key settle by their values; those after a record that ends the key after it.
+    fn sort_by_gate_order(&self, p: usize, released: &mut [(usize, i64)], plan: &GatesPlan) {
+        let event = |&(index, offset): &(usize, i64)| {
+            let part = self.processes[p].gates.parts.get(&index)?;
+            part.model.events.get(&offset).map(|event| (index, event))
+        };
+        let ends: Vec<(usize, KeyName, i64)> = released
+            .iter()
+            .filter_map(event)
+            .filter(|(_, event)| event.ends_key(plan))
+            .map(|(index, event)| (index, event.order.key, event.offset))
+            .collect();
+        released.sort_by_key(|at| {
+            let (index, event) = event(at)?;
+            let (key, offset) = (event.order.key, event.offset);
+            let before = ends.iter().filter(|&&(of, other, at)| (of, other) == (index, key) && at < offset);
+            Some((index, key, before.count(), event.ends_key(plan), event.order.value, offset))
+        });
     }
 
     /// Slots are also released because rows are not admitted, or because their ownership ends.
@@ -207,7 +223,11 @@ impl World {
             let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
             reason = self.reason_without_call(p, index, &event, &key, plan);
         }
-        let Some((seen, changes)) = reason else { return false };
+        // Or the key was broken when this was decided.
+        let followed = event.filtered && key.was_broken;
+        let Some((seen, changes)) = reason.or(followed.then_some((Seen::GateFiltered, Vec::new()))) else {
+            return false;
+        };
         self.release_lower(p, index, &event, plan);
         self.saw(seen);
         self.note(p, "without call", Some(index), offset, seen as i64);
@@ -250,7 +270,7 @@ impl World {
                 Some((_, Place::Hole | Place::BelowFirst)) if event.filtered => Some((passed, Vec::new())),
                 Some((_, Place::Hole)) if is_duplicate => Some((passed, Vec::new())),
                 Some((_, Place::Early | Place::PerhapsFirst))
-                    if event.filtered && (key.was_broken || key.is_closed) =>
+                    if event.filtered && (key.broken || key.is_closed) =>
                 {
                     let breaks = key.is_closed.then_some(Change::Broken(true));
                     Some((passed, breaks.into_iter().collect()))
