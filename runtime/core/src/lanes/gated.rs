@@ -85,8 +85,10 @@ impl Lanes {
                 return Asked::Due;
             }
             let verdict = front.map(|front| self.verdict(&front));
-            // Where the order of values counts, the events behind this one are asked before a parked one is chosen.
-            if self.gates().reorders() && self.pass_front(lane, verdict) {
+            // An early event is parked before another one takes its place at the front. Where the order of values counts, the
+            // events behind this one are asked before a parked one is chosen.
+            let passes = verdict == Some(Verdict::Park) || self.gates().reorders();
+            if passes && self.pass_front(lane, verdict) {
                 continue;
             }
             match self.next_parked(lane, front.filter(|_| matches!(verdict, Some(Verdict::Run(_))))) {
