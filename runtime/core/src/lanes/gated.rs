@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Lane, LaneState, Lanes};
 use crate::event::Event;
-use crate::gates::{GateOutcome, Gates, Order, Settled, SettledAs, Verdict, WithoutCall};
+use crate::gates::{GateOutcome, Gates, Order, Role, Settled, SettledAs, Verdict, WithoutCall};
 use crate::slab::NONE;
 use crate::{Change, EventOrder, GateKey, Reason};
 
@@ -244,7 +244,7 @@ impl Lanes {
         }
     }
 
-    fn attach(&mut self, lane: u32, node: u32, role: crate::gates::Role) {
+    fn attach(&mut self, lane: u32, node: u32, role: Role) {
         let event = self.events.get(node);
         self.gates().unpark(&event);
         self.gates().keys.set_role(event.order, role);
@@ -310,7 +310,7 @@ impl Lanes {
     pub(crate) fn reject(&mut self, lane: u32, event: Event, reason: Reason) {
         let partition = self.lanes[lane].partition;
         let gates = self.gates();
-        gates.keys.set_role(event.order, crate::gates::Role::Beside);
+        gates.keys.set_role(event.order, Role::Beside);
         gates.decided.rejected.push((partition, event, reason));
     }
 
@@ -325,10 +325,9 @@ impl Lanes {
         let Some(gates) = &mut self.gates else { return 0 };
         let (offset, order) = event;
         let known = gates.keys.order(order);
-        let ends = known.role == crate::gates::Role::EndsKey;
-        let passes_lower = gates.runs_latest_first()
-            && how == SettledAs::Failed
-            && known.role == crate::gates::Role::InOrder;
+        let ends = known.role == Role::EndsKey;
+        let passes_lower =
+            gates.runs_latest_first() && how == SettledAs::Failed && known.role == Role::InOrder;
         let nodes: Vec<u32> = match known.value {
             _ if ends => {
                 let of_key = gates.parked.of_key(known.key).map(|(_, node)| node);
@@ -355,9 +354,10 @@ impl Lanes {
         if !self.gates().runs_latest_first() || front.order == NONE {
             return;
         }
-        let Order { key, value, .. } = self.gates().keys.order(front.order);
-        // An event that stops the handler because it was rejected is in a lane of its own.
-        if value.is_none() || self.gates().keys.key(key).lane != lane {
+        let Order { key, value, role, .. } = self.gates().keys.order(front.order);
+        // A tombstone runs in its place by arrival. An event that stops the handler because it was rejected is in a lane of its
+        // own.
+        if value.is_none() || role == Role::EndsKey || self.gates().keys.key(key).lane != lane {
             return;
         }
         let Some(node) = self.events.detach_front(&mut self.lanes[lane].queue) else { return };
@@ -376,7 +376,7 @@ impl Lanes {
         gave_way.quarantined = false;
         self.events.set_front(self.lanes[lane].queue, gave_way);
         self.park_front(lane);
-        self.attach(lane, greater, crate::gates::Role::InOrder);
+        self.attach(lane, greater, Role::InOrder);
         if let Some(first) = self.first(lane).copied() {
             let Event { attempt, quarantined, .. } = front;
             self.events.set_front(self.lanes[lane].queue, Event { attempt, quarantined, ..first });
