@@ -125,6 +125,27 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::BindingNotCompared => &["T8 start"],
         // The store may notice first.
         Planted::BindingLeftOut => &["T8 binding", "T5 store"],
+        Planted::MarkAtDispatch
+        | Planted::HolesForgotten
+        | Planted::FilteredMarkLost
+        | Planted::TombstoneLeavesMark
+        | Planted::IdOfDeadLetter
+        | Planted::NumbersCollide
+        | Planted::OldKeyAnswered
+        | Planted::UncommittedMarks => &[
+            "G1 consecutive",
+            "G2 newest",
+            "G3 without call",
+            "G5 window",
+            "G6 gaps",
+            "G7 memory",
+            "G7 durable memory",
+            "G8 duplicates",
+            "G9 key identity",
+        ],
+        Planted::EndOfLogAssumed | Planted::EndOfLogLater => &["G5 window", "G6 gaps", "G1 consecutive"],
+        Planted::AheadAccepted => &["G3 without call"],
+        Planted::StaleAtAdmission => &["I8 commit safety", "I1 no loss", "G7 memory"],
     }
 }
 

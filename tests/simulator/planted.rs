@@ -110,9 +110,33 @@ pub(crate) enum Planted {
     ForgottenOverNewer,
     /// Forgets states of keys that have events.
     ForgottenInUse,
+    /// Moves the mark of a gate when an event is dispatched.
+    MarkAtDispatch,
+    /// Does not keep the values that a gate has passed over.
+    HolesForgotten,
+    /// Does not keep the mark that a filtered event has moved.
+    FilteredMarkLost,
+    /// Keeps the mark of a key that has ended.
+    TombstoneLeavesMark,
+    /// Remembers the id of an event that was dead-lettered.
+    IdOfDeadLetter,
+    /// Gives two gate keys with one hash one number.
+    NumbersCollide,
+    /// Answers a request for a key with the memory of the key that had its number before.
+    OldKeyAnswered,
+    /// Begins an ownership with marks and ids that no transaction has committed.
+    UncommittedMarks,
+    /// Reports a log as read to its end although it is not.
+    EndOfLogAssumed,
+    /// Lets stream time follow the clock until the answer of a request, not until its sending.
+    EndOfLogLater,
+    /// Accepts order values that are too far ahead.
+    AheadAccepted,
+    /// Decides that an event is stale when it is read.
+    StaleAtAdmission,
 }
 
-pub(crate) const ALL: [Planted; 51] = [
+pub(crate) const ALL: [Planted; 63] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -164,4 +188,16 @@ pub(crate) const ALL: [Planted; 51] = [
     Planted::StatesKept,
     Planted::ForgottenOverNewer,
     Planted::ForgottenInUse,
+    Planted::MarkAtDispatch,
+    Planted::HolesForgotten,
+    Planted::FilteredMarkLost,
+    Planted::TombstoneLeavesMark,
+    Planted::IdOfDeadLetter,
+    Planted::NumbersCollide,
+    Planted::OldKeyAnswered,
+    Planted::UncommittedMarks,
+    Planted::EndOfLogAssumed,
+    Planted::EndOfLogLater,
+    Planted::AheadAccepted,
+    Planted::StaleAtAdmission,
 ];

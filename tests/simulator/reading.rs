@@ -116,6 +116,8 @@ impl World {
     fn read_row(&mut self, p: usize, index: usize, record: &Record) -> FetchedRow {
         let Record { offset, lane, bytes, filtered, timestamp, .. } = *record;
         let admission = if filtered { self.filtered_admission(record) } else { lane.admission(&self.plan) };
+        let is_dropped = self.is_dropped_at_admission(p, index, record);
+        let admission = if is_dropped { Admission::Filtered } else { admission };
         let incarnation = self.logs[index].incarnation;
         let kept = Kept { partition: index, incarnation, lane, offset };
         let is_kept = admission != Admission::Filtered;

@@ -12,7 +12,7 @@ use super::super::rng::Rng;
 use super::GatesPlan;
 
 /// Percentage of seeds with gates.
-const GATED: u64 = 0;
+const GATED: u64 = 30;
 
 /// Nanoseconds per millisecond.
 pub(super) const MS_NS: i64 = 1_000_000;
@@ -28,8 +28,7 @@ enum Rule {
 /// Draws whether a seed has a gate. The draw does not change what the seed is otherwise.
 pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     let mut rng = Rng::new(seed ^ 0x6761_7465_7320_6f6e);
-    let gated = std::env::var("SIM_GATED").ok().and_then(|text| text.parse().ok()).unwrap_or(GATED); // DEV
-    if !rng.percent(gated) || plan.keyed.is_some() {
+    if !rng.percent(GATED) || plan.keyed.is_some() {
         return;
     }
     let is_transactional = plan.config.transactions.is_some();
@@ -38,15 +37,6 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     } else {
         rng.pick(&[Rule::Newest, Rule::Newest, Rule::Window, Rule::Window, Rule::DuplicatesOnly])
     };
-    let rule = match std::env::var("SIM_RULE").as_deref() {
-        // DEV
-        Ok("c") if is_transactional => Rule::Consecutive, // DEV
-        Ok("n") => Rule::Newest,                          // DEV
-        Ok("w") => Rule::Window,                          // DEV
-        Ok("d") => Rule::DuplicatesOnly,                  // DEV
-        Ok(_) => return,                                  // DEV
-        Err(_) => rule,                                   // DEV
-    }; // DEV
     let times = matches!(rule, Rule::Newest | Rule::Window) && rng.percent(40);
     let longest = if plan.has(Class::SmallLimits) { 300 } else { 3_000 };
     let rule_config = match rule {

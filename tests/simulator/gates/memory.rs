@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use keylane_core::{Change, KeyMemory, MemoryChange};
 
+use super::super::planted::Planted;
 use super::super::trace::Seen;
 use super::super::transactions::Entry;
 use super::super::world::World;
@@ -12,9 +13,9 @@ use super::KeyName;
 /// A change that no committed transaction contains.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NumberedChange {
-    number: u64,
-    key: KeyName,
-    change: Change,
+    pub(super) number: u64,
+    pub(super) key: KeyName,
+    pub(super) change: Change,
 }
 
 /// What a process remembers of the keys of one partition.
@@ -46,7 +47,9 @@ impl World {
 
     /// An ownership begins with what the committed transactions have left.
     pub(super) fn begin_memory(&mut self, p: usize, index: usize) {
-        let keys = self.gates.committed[index].clone();
+        let is_planted = self.planted == Some(Planted::UncommittedMarks);
+        let from = if is_planted { &self.gates.uncommitted } else { &self.gates.committed };
+        let keys = from[index].clone();
         self.gate_part(p, index).memory = GateMemory { keys, uncommitted: Vec::new() };
     }
 
@@ -75,11 +78,13 @@ impl World {
                 );
                 return self.report_violation("I-protocol", text, Some(index), -1);
             };
-            self.change_memory(p, index, NumberedChange { number: settled.0, key, change });
+            if !self.is_lost(index, key, change) {
+                self.change_memory(p, index, NumberedChange { number: settled.0, key, change });
+            }
         }
     }
 
-    fn change_memory(&mut self, p: usize, index: usize, numbered: NumberedChange) {
+    pub(super) fn change_memory(&mut self, p: usize, index: usize, numbered: NumberedChange) {
         let NumberedChange { key, change, .. } = numbered;
         let (keep_ids, is_durable) = (self.keep_ids(), self.is_durable(change));
         match change {
@@ -87,6 +92,9 @@ impl World {
             Change::Ended => self.saw(Seen::GateKeysEnded),
             Change::Broken(true) => self.saw(Seen::GateKeysBroken),
             _ => {}
+        }
+        if is_durable {
+            self.gates.uncommitted[index].entry(key).or_default().apply(change, keep_ids);
         }
         let memory = &mut self.gate_part(p, index).memory;
         memory.keys.entry(key).or_default().apply(change, keep_ids);

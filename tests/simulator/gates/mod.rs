@@ -9,6 +9,7 @@ mod checks;
 mod draw;
 mod memory;
 mod model;
+mod planted;
 mod sequence;
 mod shell;
 mod steps;
@@ -78,6 +79,8 @@ pub(crate) struct Gates {
     ids: BTreeMap<(usize, KeyName), Vec<u128>>,
     /// Per partition: what the committed transactions have left.
     committed: Vec<BTreeMap<KeyName, KeyMemory>>,
+    /// For a planted bug: per partition, with the changes that no transaction has committed.
+    uncommitted: Vec<BTreeMap<KeyName, KeyMemory>>,
     /// Per partition: what the events that are claimed must have left.
     expected: Vec<BTreeMap<KeyName, KeyModel>>,
 }
@@ -89,6 +92,7 @@ impl Gates {
             sequences: BTreeMap::new(),
             ids: BTreeMap::new(),
             committed: vec![BTreeMap::new(); partitions],
+            uncommitted: vec![BTreeMap::new(); partitions],
             expected: vec![BTreeMap::new(); partitions],
         }
     }

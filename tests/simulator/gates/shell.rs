@@ -10,6 +10,7 @@ use keylane_core::{
 
 use super::super::log::Record;
 use super::super::plan::{MS, SECOND};
+use super::super::planted::Planted;
 use super::super::trace::Seen;
 use super::super::world::{Event, World};
 use super::KeyName;
@@ -22,6 +23,8 @@ pub(super) struct Numbers {
     by_number: BTreeMap<u64, KeyName>,
     /// The numbers that other keys have had.
     used: BTreeMap<u64, KeyName>,
+    /// The key that had a number before the one that has it.
+    before: BTreeMap<u64, KeyName>,
 }
 
 /// The keys of the event in a slot.
@@ -51,20 +54,29 @@ impl Numbers {
     }
 
     /// Another event of a key. Returns the number of the key, and whether another key has had it.
-    fn reference(&mut self, key: KeyName, hashed: bool) -> (GateKey, bool) {
+    fn reference(&mut self, key: KeyName, hashed: bool, collides: bool) -> (GateKey, bool) {
         if let Some((number, events)) = self.by_key.get_mut(&key) {
             *events += 1;
             return (GateKey(*number), false);
         }
         let is_free = |number: &u64| !self.by_number.contains_key(number);
         let first = if hashed { key % 4 } else { 0 };
-        let number =
-            if hashed && !is_free(&first) { (COLLIDES..).find(is_free) } else { (first..).find(is_free) };
+        let number = if hashed && collides {
+            Some(first)
+        } else if hashed && !is_free(&first) {
+            (COLLIDES..).find(is_free)
+        } else {
+            (first..).find(is_free)
+        };
         let number = number.unwrap_or(u64::MAX);
         self.by_key.insert(key, (number, 1));
         self.by_number.insert(number, key);
-        let before = self.used.insert(number, key);
-        (GateKey(number), before.is_some_and(|before| before != key))
+        let last = self.used.insert(number, key);
+        let before = last.filter(|last| *last != key);
+        if let Some(before) = before {
+            self.before.insert(number, before);
+        }
+        (GateKey(number), before.is_some())
     }
 
     /// Returns whether this was the last event of the key.
@@ -109,12 +121,13 @@ impl World {
         let ArenaSlot(slot) = row.arena_slot;
         let keys = SlotKeys { index, offset: row.offset, key: order.key, id_key: order.id_key };
         self.processes[p].gates.slots.insert(slot, keys);
+        let collides = self.planted == Some(Planted::NumbersCollide);
         let knows = self.rng.percent(plan.known_at_once);
         let part = self.gate_part(p, index);
-        let (key, is_reused) = part.numbers.reference(order.key, plan.hashed_numbers);
+        let (key, is_reused) = part.numbers.reference(order.key, plan.hashed_numbers, collides);
         let (id_key, _) = match order.id_key {
             same if same == order.key => (key, false),
-            other => part.numbers.reference(other, plan.hashed_numbers),
+            other => part.numbers.reference(other, plan.hashed_numbers, collides),
         };
         let memory = part.memory.key(order.key);
         let known = match memory.is_only_mark() && knows {
@@ -169,6 +182,10 @@ impl World {
             return self.report_violation("G9 key identity", text, Some(index), -1);
         };
         self.note(p, "looks up", Some(index), -1, name as i64);
+        let part = self.gate_part(p, index);
+        let before = part.numbers.before.get(&key.0).copied();
+        let planted = self.planted == Some(Planted::OldKeyAnswered);
+        let name = before.filter(|_| planted).unwrap_or(name);
         let memory = self.rng.percent(50).then(|| self.gate_part(p, index).memory.key(name));
         let epoch = self.processes[p].parts[index].epoch;
         let longest = self.rng.pick(&[MS, 10 * MS, SECOND / 5]);
@@ -209,6 +226,11 @@ impl World {
                 let partition = self.logs[index].partition;
                 self.note(p, "log end seen", Some(index), end, sent_at.as_millis() as i64);
                 self.end_seen(p, index, end, sent_at);
+                let (end, sent_at) = match self.planted {
+                    Some(Planted::EndOfLogAssumed) => (0, sent_at),
+                    Some(Planted::EndOfLogLater) => (end, self.uptime(p)),
+                    _ => (end, sent_at),
+                };
                 self.feed(p, Input::LogEndSeen { partition, end, sent_at });
             }
         }

@@ -157,6 +157,7 @@ impl World {
 
     /// Rows of one lane are dispatched.
     pub(crate) fn dispatch_gated(&mut self, p: usize, rows: &[CallRow]) {
+        rows.iter().for_each(|row| self.planted_mark(p, row));
         self.processes[p].gates.step.dispatched.push(rows.to_vec());
     }
 
@@ -281,6 +282,7 @@ impl World {
             key.failed = key.failed.max(event.order.value);
         }
         self.settle_gated(p, index, offset, &changes);
+        self.planted_id(p, index, offset);
     }
 
     /// An event has settled, and changes its key.

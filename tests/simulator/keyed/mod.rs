@@ -139,6 +139,7 @@ impl World {
     /// A planted bug: the core does not know that events have states.
     pub(crate) fn planted_config(&self) -> Config {
         let mut config = self.plan.config.clone();
+        self.planted_gate(&mut config);
         if self.planted == Some(Planted::StatesNumberedApart)
             && let Some(limits) = &mut config.transactions
         {
