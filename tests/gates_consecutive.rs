@@ -43,6 +43,112 @@ fn a_kill_between_two_versions_loses_and_repeats_nothing() {
     assert_eq!(values_of(&flow, "a"), ["1", "2", "3", "4", "5", "6"]);
 }
 
+/// Version 2 is missing. Version 3 is dead-lettered with the missing version, and when both are published again, they are
+/// handled in order.
+#[test]
+fn a_gap_is_dead_lettered_until_the_missing_version_comes() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = consecutive(&flow).set("handlers.t.gate", "gap_timeout", "300ms");
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_for_members(&["consecutive"]);
+    send(&flow, [("a", 1), ("a", 3), ("b", 1)].map(version).into());
+    wait::until("the dead letter", TIMEOUT, || dead_letters(&flow).len() == 1);
+    flow.wait_until_committed();
+    let letters = dead_letters(&flow);
+    let letter = letters.first().expect("one dead letter");
+    assert_eq!(letter.text("keylane-reason"), "gap");
+    assert_eq!(
+        (letter.number("keylane-order-value"), letter.number("keylane-gap-expected")),
+        (Some(3), Some(2))
+    );
+    keylane.wait_for("the gap in the log", |line| line["cause"] == "gap_timeout" && line["expected"] == 2);
+    send(&flow, [("a", 2), ("a", 3)].map(version).into());
+    wait::until("the other versions", TIMEOUT, || values_of(&flow, "a").len() == 3);
+    keylane.terminate();
+    keylane.expect_exit(0);
+    assert_eq!(values_of(&flow, "a"), ["1", "2", "3"]);
+    assert_eq!(values_of(&flow, "b"), ["1"]);
+}
+
+/// Version 2 is passed over, and is handled when it comes after all.
+#[test]
+fn a_gap_is_passed_over() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = consecutive(&flow)
+        .set("handlers.t.gate", "gap_timeout", "300ms")
+        .set("handlers.t.gate", "on_gap", "pass")
+        .set("handlers.t.gate", "max_ahead", 100);
+    let mut keylane = Keylane::run(&settings, &[]);
+    flow.wait_for_members(&["consecutive"]);
+    send(&flow, [("a", 1), ("a", 3)].map(version).into());
+    wait::until("the version behind the gap", TIMEOUT, || values_of(&flow, "a").len() == 2);
+    send(&flow, [("a", 2), ("a", 3), ("a", 4)].map(version).into());
+    wait::until("the late version", TIMEOUT, || values_of(&flow, "a").len() == 4);
+    flow.wait_until_committed();
+    keylane.terminate();
+    keylane.expect_exit(0);
+    assert_eq!(values_of(&flow, "a"), ["1", "3", "2", "4"]);
+}
+
+/// The partition stops at the gap, and continues there when the missing version has come.
+#[test]
+fn a_gap_stops_the_partition() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = consecutive(&flow).set("handlers.t.gate", "gap_timeout", "300ms").set(
+        "handlers.t.gate",
+        "on_gap",
+        "stop",
+    );
+    send(&flow, [("a", 1), ("a", 3)].map(version).into());
+    let mut keylane = Keylane::run(&settings, &[]);
+    keylane.expect_exit(1);
+    assert!(keylane.tail().contains("waited too long for the order values"), "{}", keylane.tail());
+    send(&flow, vec![version(("a", 2))]);
+    Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+    assert_eq!(values_of(&flow, "a"), ["1", "2", "3"]);
+}
+
+/// Under `--until-end`, a version that waits for one that is not in the log is a failure, and stays in the log.
+#[test]
+fn an_early_version_at_the_end_of_a_run_is_a_failure() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    send(&flow, [("a", 1), ("a", 3)].map(version).into());
+    let mut keylane = Keylane::run(&consecutive(&flow), &["--until-end"]);
+    keylane.expect_exit(1);
+    let log = keylane.tail();
+    assert!(
+        log.contains("1 events of 1 keys wait") && log.contains("its value is 3, and 2 is missing"),
+        "{log}"
+    );
+    assert_eq!((values_of(&flow, "a").as_slice(), flow.lag()), (&["1".to_owned()][..], 1));
+}
+
+/// Marks are durable, and ids are in memory: both are asked.
+#[test]
+fn duplicates_are_detected_beside_durable_marks() {
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, 1, &[]);
+    let settings = consecutive(&flow).set("handlers.t.duplicates", "id", "header:id").set(
+        "handlers.t.duplicates",
+        "memory",
+        "session",
+    );
+    // A relay that sends an event again may give it a new version.
+    let events = [(1, "x"), (2, "y"), (3, "y"), (4, "z")];
+    let events = events.map(|(number, id)| version(("a", number)).with("id", id));
+    send(&flow, events.into());
+    Keylane::run(&settings, &["--until-end"]).expect_exit(0);
+    assert_eq!(values_of(&flow, "a"), ["1", "2", "4"]);
+}
+
+fn dead_letters(flow: &Flow<'_>) -> Vec<Received> {
+    kafka::read_committed(&flow.cluster.bootstrap(), &flow.dead_letters)
+}
+
 fn consecutive(flow: &Flow<'_>) -> Settings {
     flow.settings(&guest("echo"), "consecutive")
         .set("handlers.t", "delivery", "transactional")
