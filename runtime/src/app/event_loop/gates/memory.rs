@@ -25,7 +25,7 @@ pub(super) struct SessionMemory {
     entries: Vec<Entry>,
     /// Indexes of unused entries.
     free: Vec<usize>,
-    by_key: HashMap<(Partition, KeyBytes), usize, RandomState>,
+    by_key: HashMap<Partition, KeysOfPartition, RandomState>,
     /// The entries of keys with events, by their numbers.
     live: HashMap<(Partition, u64), usize, RandomState>,
     /// The entries of the other keys, by the order in which they were used.
@@ -38,6 +38,9 @@ pub(super) struct SessionMemory {
     /// Number of keys that were forgotten because of the limit.
     evicted: u64,
 }
+
+/// The entry of each key. The keys of a partition have a table of their own, so that they are found without a copy.
+type KeysOfPartition = HashMap<KeyBytes, usize, RandomState>;
 
 #[derive(Debug)]
 struct Entry {
@@ -68,11 +71,17 @@ impl SessionMemory {
 
     /// The first event of a key was read: the key is not forgotten until [`SessionMemory::idle`].
     pub(super) fn used(&mut self, partition: Partition, number: u64, key: &[u8]) {
-        let Some(&index) = self.by_key.get(&(partition, stored(key))) else { return };
+        let Some(index) = self.find(partition, key) else { return };
         if let Some(entry) = self.entries.get_mut(index) {
             entry.idle_since.take().map(|since| self.idle.remove(&since));
             self.live.insert((partition, number), index);
         }
+    }
+
+    fn find(&self, partition: Partition, key: &[u8]) -> Option<usize> {
+        let keys = self.by_key.get(&partition)?;
+        let found = if key.len() > KEY_MAX { keys.get(&digest(key)) } else { keys.get(key) };
+        found.copied()
     }
 
     /// Returns what is remembered of a key with events, if that is short.
@@ -91,7 +100,7 @@ impl SessionMemory {
     }
 
     /// Changes what is remembered of a key with events. `key`: its bytes.
-    pub(super) fn change(&mut self, partition: Partition, number: u64, key: &[u8], change: Change) {
+    pub(super) fn change(&mut self, partition: Partition, number: u64, key: &KeyBytes, change: Change) {
         let index = self.live.get(&(partition, number)).copied();
         let index = index.unwrap_or_else(|| self.add(partition, number, key));
         let Some(entry) = self.entries.get_mut(index) else { return };
@@ -101,8 +110,8 @@ impl SessionMemory {
         self.bytes = self.bytes - std::mem::replace(&mut entry.bytes, bytes) + bytes;
     }
 
-    fn add(&mut self, partition: Partition, number: u64, key: &[u8]) -> usize {
-        let key = stored(key);
+    fn add(&mut self, partition: Partition, number: u64, key: &KeyBytes) -> usize {
+        let key = if key.len() > KEY_MAX { digest(key) } else { key.clone() };
         let entry =
             Entry { partition, key: key.clone(), memory: KeyMemory::default(), bytes: 0, idle_since: None };
         let unused = self.free.pop().and_then(|index| Some((index, self.entries.get_mut(index)?)));
@@ -113,7 +122,7 @@ impl SessionMemory {
             self.entries.push(entry);
             self.entries.len() - 1
         };
-        self.by_key.insert((partition, key), index);
+        self.by_key.entry(partition).or_default().insert(key, index);
         self.live.insert((partition, number), index);
         index
     }
@@ -142,29 +151,27 @@ impl SessionMemory {
         entry.memory = KeyMemory::default();
         self.bytes -= std::mem::take(&mut entry.bytes);
         entry.idle_since.take().map(|since| self.idle.remove(&since));
-        self.by_key.remove(&(entry.partition, key));
+        self.by_key.get_mut(&entry.partition).and_then(|keys| keys.remove(&key));
         self.free.push(index);
     }
 
     /// Forgets all keys of a partition.
     pub(super) fn forget(&mut self, partition: Partition) {
         self.live.retain(|(of, _), _| *of != partition);
-        let of_partition = self.by_key.iter().filter(|((of, _), _)| *of == partition);
-        let indexes: Vec<usize> = of_partition.map(|(_, index)| *index).collect();
+        let indexes: Vec<usize> =
+            self.by_key.get(&partition).into_iter().flat_map(HashMap::values).copied().collect();
         indexes.into_iter().for_each(|index| self.remove(index));
+        self.by_key.remove(&partition);
     }
 
     /// Returns the number of keys, the bytes that they count as, and how many were forgotten because of the limit.
     pub(super) fn usage(&self) -> (usize, usize, u64) {
-        (self.by_key.len(), self.bytes, self.evicted)
+        (self.entries.len() - self.free.len(), self.bytes, self.evicted)
     }
 }
 
-/// Returns the bytes that a key is stored as.
-fn stored(key: &[u8]) -> KeyBytes {
-    if key.len() <= KEY_MAX {
-        return key.into();
-    }
+/// Returns the bytes that a long key is stored as.
+fn digest(key: &[u8]) -> KeyBytes {
     let mut digest = vec![DIGEST];
     digest.extend_from_slice(&Sha256::digest(key));
     digest.as_slice().into()
@@ -194,7 +201,7 @@ mod tests {
     /// An event of a key passes with this mark.
     fn pass(memory: &mut SessionMemory, partition: Partition, key: &[u8], mark: i64) {
         memory.used(partition, 1, key);
-        memory.change(partition, 1, key, Change::Mark(mark));
+        memory.change(partition, 1, &key.into(), Change::Mark(mark));
         memory.idle(partition, 1);
     }
 
@@ -224,7 +231,7 @@ mod tests {
         memory.used(P0, 7, b"a");
         for id in 1..=3 {
             let id = RememberedId { id: EventId(id), settled_ms: 0 };
-            memory.change(P0, 7, b"a", Change::Id(id));
+            memory.change(P0, 7, &b"a".as_slice().into(), Change::Id(id));
         }
         assert_eq!(memory.known(P0, 7), Known::No);
         let ids: Vec<u128> =
@@ -253,7 +260,7 @@ mod tests {
         for number in 0..4_u64 {
             let key = number.to_be_bytes();
             memory.used(P0, number, &key);
-            memory.change(P0, number, &key, Change::Mark(1));
+            memory.change(P0, number, &key.as_slice().into(), Change::Mark(1));
         }
         assert_eq!(memory.usage(), (4, 4 * ENTRY_BYTES, 0));
         (0..4).for_each(|number| memory.idle(P0, number));
@@ -275,7 +282,7 @@ mod tests {
         let mut memory = SessionMemory::new(1 << 20, 0);
         pass(&mut memory, P0, b"a", 5);
         memory.used(P0, 1, b"a");
-        memory.change(P0, 1, b"a", Change::Ended);
+        memory.change(P0, 1, &b"a".as_slice().into(), Change::Ended);
         memory.idle(P0, 1);
         assert_eq!(memory.usage(), (0, 0, 0));
     }
