@@ -29,4 +29,6 @@ pub struct GateStatus {
     pub remembered_bytes: u64,
     /// Keys that were forgotten, because `marks_memory` was full.
     pub forgotten_keys: u64,
+    /// Ids that were forgotten before the end of `duplicates.window`, because their key had more than `keep`.
+    pub forgotten_ids: u64,
 }

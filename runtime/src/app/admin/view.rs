@@ -102,9 +102,10 @@ fn gate(counters: &Counters, view: GatesView) -> GateStatus {
         gaps_dead_lettered: counters.gaps_dead_lettered,
         holes_forgotten: counters.holes_forgotten,
         windows_released_early: counters.windows_released_early,
-        remembered_keys: view.keys as u64,
-        remembered_bytes: view.bytes as u64,
-        forgotten_keys: view.evicted,
+        remembered_keys: view.memory.keys as u64,
+        remembered_bytes: view.memory.bytes as u64,
+        forgotten_keys: view.memory.evicted,
+        forgotten_ids: view.memory.ids_evicted,
     }
 }
 

@@ -162,6 +162,7 @@ fn of_gate(text: &mut String, gate: &GateStatus) {
         ("forgotten holes", gate.holes_forgotten),
         ("windows released early", gate.windows_released_early),
         ("forgotten keys", gate.forgotten_keys),
+        ("forgotten ids", gate.forgotten_ids),
     ] {
         if count > 0 {
             line(text, &format!("  {what}: {count}"));

@@ -17,7 +17,7 @@ impl Metrics {
             })
         });
         families.counter(("keylane_gate_gaps", "Gaps that were closed, by outcome."), gaps)?;
-        let counters: [(&str, &str, Value); 4] = [
+        let counters: [(&str, &str, Value); 5] = [
             (
                 "keylane_gate_holes_forgotten",
                 "Ranges of missing order values that were forgotten, because a key had too many.",
@@ -32,6 +32,11 @@ impl Metrics {
                 "keylane_gate_keys_forgotten",
                 "Keys that were forgotten, because `marks_memory` was full.",
                 |gate| gate.forgotten_keys,
+            ),
+            (
+                "keylane_gate_ids_forgotten",
+                "Ids that were forgotten before `duplicates.window` had passed, because their key had too many.",
+                |gate| gate.forgotten_ids,
             ),
             ("keylane_gate_events_without_id", "Events without an id, which are never duplicates.", |gate| {
                 gate.without_id

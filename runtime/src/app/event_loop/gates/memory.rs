@@ -35,8 +35,25 @@ pub(super) struct SessionMemory {
     limit: usize,
     /// Number of ids that are remembered for each key.
     keep_ids: usize,
+    /// How long an id is wanted, in milliseconds.
+    id_window_ms: i64,
     /// Number of keys that were forgotten because of the limit.
     evicted: u64,
+    /// Number of ids that were forgotten although they were wanted, because their key had too many.
+    ids_evicted: u64,
+}
+
+/// How many keys and ids are remembered, and were forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::app) struct MemoryUsage {
+    /// Number of keys.
+    pub(in crate::app) keys: usize,
+    /// The bytes that they count as.
+    pub(in crate::app) bytes: usize,
+    /// Number of keys that were forgotten because of the limit.
+    pub(in crate::app) evicted: u64,
+    /// Number of ids that were forgotten although they were wanted, because their key had too many.
+    pub(in crate::app) ids_evicted: u64,
 }
 
 /// The entry of each key. The keys of a partition have a table of their own, so that they are found without a copy.
@@ -53,8 +70,8 @@ struct Entry {
 }
 
 impl SessionMemory {
-    /// `limit`: in bytes. `keep_ids`: number of ids that are remembered for each key.
-    pub(super) fn new(limit: usize, keep_ids: usize) -> SessionMemory {
+    /// `limit`: in bytes. `keep_ids`: number of ids that are remembered for each key, for this many milliseconds.
+    pub(super) fn new(limit: usize, keep_ids: usize, id_window_ms: i64) -> SessionMemory {
         SessionMemory {
             entries: Vec::new(),
             free: Vec::new(),
@@ -65,7 +82,9 @@ impl SessionMemory {
             bytes: 0,
             limit,
             keep_ids,
+            id_window_ms,
             evicted: 0,
+            ids_evicted: 0,
         }
     }
 
@@ -104,8 +123,13 @@ impl SessionMemory {
         let index = self.live.get(&(partition, number)).copied();
         let index = index.unwrap_or_else(|| self.add(partition, number, key));
         let Some(entry) = self.entries.get_mut(index) else { return };
-        // What is forgotten here, the core has counted.
-        let _forgotten = entry.memory.apply(change, self.keep_ids);
+        let oldest = entry.memory.ids.first().map(|id| id.settled_ms);
+        let forgotten = entry.memory.apply(change, self.keep_ids);
+        // The core has counted forgotten holes.
+        if let (Change::Id(id), Some(oldest)) = (change, oldest) {
+            let is_wanted = id.settled_ms.saturating_sub(oldest) < self.id_window_ms;
+            self.ids_evicted += u64::from(forgotten > 0 && is_wanted);
+        }
         let bytes = size(entry);
         self.bytes = self.bytes - std::mem::replace(&mut entry.bytes, bytes) + bytes;
     }
@@ -164,9 +188,9 @@ impl SessionMemory {
         self.by_key.remove(&partition);
     }
 
-    /// Returns the number of keys, the bytes that they count as, and how many were forgotten because of the limit.
-    pub(super) fn usage(&self) -> (usize, usize, u64) {
-        (self.entries.len() - self.free.len(), self.bytes, self.evicted)
+    pub(super) fn usage(&self) -> MemoryUsage {
+        let &SessionMemory { bytes, evicted, ids_evicted, .. } = self;
+        MemoryUsage { keys: self.entries.len() - self.free.len(), bytes, evicted, ids_evicted }
     }
 }
 
@@ -198,6 +222,11 @@ mod tests {
     const P0: Partition = Partition { topic: 0, number: 0 };
     const P1: Partition = Partition { topic: 0, number: 1 };
 
+    fn usage(memory: &SessionMemory) -> (usize, usize, u64) {
+        let MemoryUsage { keys, bytes, evicted, .. } = memory.usage();
+        (keys, bytes, evicted)
+    }
+
     /// An event of a key passes with this mark.
     fn pass(memory: &mut SessionMemory, partition: Partition, key: &[u8], mark: i64) {
         memory.used(partition, 1, key);
@@ -214,7 +243,7 @@ mod tests {
 
     #[test]
     fn marks_are_those_of_partition_and_key() {
-        let mut memory = SessionMemory::new(1 << 20, 0);
+        let mut memory = SessionMemory::new(1 << 20, 0, 1_000);
         pass(&mut memory, P0, b"a", 5);
         pass(&mut memory, P1, b"a", 6);
         assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(5)));
@@ -222,26 +251,27 @@ mod tests {
         assert_eq!(mark(&mut memory, P0, b"b"), Known::Mark(None));
         memory.forget(P0);
         assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(None));
-        assert_eq!(memory.usage(), (1, ENTRY_BYTES, 0));
+        assert_eq!(usage(&memory), (1, ENTRY_BYTES, 0));
     }
 
     #[test]
     fn more_than_a_mark_is_looked_up() {
-        let mut memory = SessionMemory::new(1 << 20, 2);
+        let mut memory = SessionMemory::new(1 << 20, 2, 1_000);
         memory.used(P0, 7, b"a");
-        for id in 1..=3 {
-            let id = RememberedId { id: EventId(id), settled_ms: 0 };
+        for (id, settled_ms) in [(1, 0), (2, 0), (3, 999), (4, 1_000)] {
+            let id = RememberedId { id: EventId(id), settled_ms };
             memory.change(P0, 7, &b"a".as_slice().into(), Change::Id(id));
         }
         assert_eq!(memory.known(P0, 7), Known::No);
         let ids: Vec<u128> =
             memory.get(P0, 7).into_iter().flat_map(|memory| &memory.ids).map(|id| id.id.0).collect();
-        assert_eq!(ids, [2, 3]);
+        assert_eq!(ids, [3, 4]);
+        assert_eq!(memory.usage().ids_evicted, 1, "id 2 was old enough");
     }
 
     #[test]
     fn the_key_that_was_used_least_recently_is_forgotten_first() {
-        let mut memory = SessionMemory::new(3 * ENTRY_BYTES, 0);
+        let mut memory = SessionMemory::new(3 * ENTRY_BYTES, 0, 1_000);
         for (key, at) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
             pass(&mut memory, P0, key, at);
         }
@@ -251,39 +281,39 @@ mod tests {
         assert_eq!(mark(&mut memory, P0, b"c"), Known::Mark(None));
         assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(1)));
         assert_eq!(memory.known(P0, 2), Known::Mark(Some(2)));
-        assert_eq!(memory.usage(), (3, 3 * ENTRY_BYTES, 1));
+        assert_eq!(usage(&memory), (3, 3 * ENTRY_BYTES, 1));
     }
 
     #[test]
     fn keys_with_events_may_exceed_the_limit() {
-        let mut memory = SessionMemory::new(ENTRY_BYTES, 0);
+        let mut memory = SessionMemory::new(ENTRY_BYTES, 0, 1_000);
         for number in 0..4_u64 {
             let key = number.to_be_bytes();
             memory.used(P0, number, &key);
             memory.change(P0, number, &key.as_slice().into(), Change::Mark(1));
         }
-        assert_eq!(memory.usage(), (4, 4 * ENTRY_BYTES, 0));
+        assert_eq!(usage(&memory), (4, 4 * ENTRY_BYTES, 0));
         (0..4).for_each(|number| memory.idle(P0, number));
-        assert_eq!(memory.usage(), (1, ENTRY_BYTES, 3));
+        assert_eq!(usage(&memory), (1, ENTRY_BYTES, 3));
     }
 
     #[test]
     fn a_long_key_counts_as_its_digest() {
-        let mut memory = SessionMemory::new(1 << 20, 0);
+        let mut memory = SessionMemory::new(1 << 20, 0, 1_000);
         let (one, two) = ([1; 100_000], [[1; 99_999].as_slice(), &[2]].concat());
         pass(&mut memory, P0, &one, 5);
         assert_eq!(mark(&mut memory, P0, &one), Known::Mark(Some(5)));
         assert_eq!(mark(&mut memory, P0, &two), Known::Mark(None));
-        assert_eq!(memory.usage(), (1, ENTRY_BYTES + 33, 0));
+        assert_eq!(usage(&memory), (1, ENTRY_BYTES + 33, 0));
     }
 
     #[test]
     fn a_key_that_has_ended_is_forgotten() {
-        let mut memory = SessionMemory::new(1 << 20, 0);
+        let mut memory = SessionMemory::new(1 << 20, 0, 1_000);
         pass(&mut memory, P0, b"a", 5);
         memory.used(P0, 1, b"a");
         memory.change(P0, 1, &b"a".as_slice().into(), Change::Ended);
         memory.idle(P0, 1);
-        assert_eq!(memory.usage(), (0, 0, 0));
+        assert_eq!(usage(&memory), (0, 0, 0));
     }
 }

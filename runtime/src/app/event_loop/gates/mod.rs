@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
 
 use keylane_core::{
     Change, CommitEntry, CommitId, EventId, EventOrder, GateKey, GateRule, KeyMemory, Known, LookUpId,
@@ -23,7 +24,7 @@ use crate::config::{DuplicatesConfig, GateConfig, OrderConfig};
 use super::publishing::was_redriven;
 use durable::DurableMemory;
 use last_commits::LastCommits;
-use memory::SessionMemory;
+use memory::{MemoryUsage, SessionMemory};
 
 /// The first byte of a gate key that is not the key of its lane. Record keys do not begin with it.
 const GATE_KEY: u8 = 0x80;
@@ -61,12 +62,7 @@ pub(in crate::app) struct Gates {
 /// A snapshot of what is remembered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::app) struct GatesView {
-    /// Number of keys.
-    pub(in crate::app) keys: usize,
-    /// The bytes that they count as.
-    pub(in crate::app) bytes: usize,
-    /// Number of keys that were forgotten because of the limit.
-    pub(in crate::app) evicted: u64,
+    pub(in crate::app) memory: MemoryUsage,
     /// Number of events without an id.
     pub(in crate::app) without_id: u64,
 }
@@ -95,6 +91,7 @@ impl Gates {
         let gate: Option<&GateConfig> = config.gate.as_ref();
         let duplicates: Option<&DuplicatesConfig> = config.duplicates.as_ref();
         let keep_ids = duplicates.map_or(0, |duplicates| duplicates.limits.keep);
+        let id_window = duplicates.map_or(Duration::ZERO, |duplicates| duplicates.limits.window);
         let limit = usize::try_from(config.marks_memory).unwrap_or(usize::MAX);
         let random = RandomState::new();
         let secret = [random.hash_one(0), random.hash_one(1)].map(u64::to_be_bytes);
@@ -107,7 +104,11 @@ impl Gates {
                 seed: foldhash::quality::RandomState::default(),
                 takes_filtered: gate.is_some_and(|gate| matches!(gate.rule.rule, GateRule::Consecutive(_))),
                 first: gate.and_then(GateConfig::first),
-                memory: SessionMemory::new(limit, usize::try_from(keep_ids).unwrap_or(usize::MAX)),
+                memory: SessionMemory::new(
+                    limit,
+                    usize::try_from(keep_ids).unwrap_or(usize::MAX),
+                    i64::try_from(id_window.as_millis()).unwrap_or(i64::MAX),
+                ),
                 durable: config.is_durable().then(DurableMemory::default),
                 answers: VecDeque::new(),
                 answer: KeyMemory::default(),
@@ -327,8 +328,7 @@ impl Gates {
     // -- reports ------------------------------------------------------------------------------------
 
     pub(super) fn view(&self) -> GatesView {
-        let (keys, bytes, evicted) = self.memory.usage();
-        GatesView { keys, bytes, evicted, without_id: self.without_id }
+        GatesView { memory: self.memory.usage(), without_id: self.without_id }
     }
 }
 
