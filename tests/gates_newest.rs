@@ -33,6 +33,38 @@ fn of_waiting_versions_only_the_newest_runs() {
     assert_eq!(flow.lag(), 0);
 }
 
+/// Another process gets the partition between version 3 and version 2, after a stop or a kill (-9) of the first one. With
+/// durable memory it knows that 3 was handled. With session memory it does not.
+#[test]
+fn the_next_owner_knows_durable_marks() {
+    let Some(cluster) = kafka::shared() else { return };
+    for (memory, killed, expected) in [
+        ("durable", false, &["1", "3", "4"][..]),
+        ("durable", true, &["1", "3", "4"]),
+        ("session", false, &["1", "3", "2", "4"]),
+    ] {
+        let flow = Flow::new(cluster, 1, &[]);
+        let settings = newest(&flow, "header:version").set("handlers.t", "delivery", "transactional").set(
+            "handlers.t.gate",
+            "memory",
+            memory,
+        );
+        let mut first = Keylane::run(&settings, &[]);
+        send(&flow, [("a", "1"), ("a", "3")].map(version).into());
+        flow.wait_until_committed();
+        if killed {
+            first.kill();
+        } else {
+            first.terminate();
+            first.expect_exit(0);
+        }
+        send(&flow, [("a", "2"), ("a", "4")].map(version).into());
+        run(&settings);
+        assert_eq!(values_of(&flow, "a"), expected, "{memory}, killed: {killed}");
+        assert_eq!(flow.lag(), 0);
+    }
+}
+
 /// A value that can't be read is dead-lettered, and does not hold its key up.
 #[test]
 fn an_event_without_a_version_is_dead_lettered() {
