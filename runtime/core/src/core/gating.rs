@@ -386,9 +386,9 @@ impl Core {
     /// Takes the timestamp of a record that was read.
     pub(super) fn record_read(&mut self, index: u32, timestamp: i64) {
         let (uptime, wall_ms) = (self.now.uptime, self.now.wall_ms);
+        let has_events = self.partitions.get(index).ledger.open() > 0;
         let Some(gates) = self.gates() else { return };
-        let gate = gates.partition(index);
-        gate.stream.record(timestamp, wall_ms, uptime, gate.waiting > 0);
+        gates.partition(index).stream.record(timestamp, wall_ms, uptime, has_events);
     }
 
     pub(super) fn log_end_seen(&mut self, id: Partition, end: i64, sent_at: Duration) {

@@ -54,9 +54,9 @@ impl StreamTime {
         self.now_ms().saturating_add_unsigned(self.ahead_ms)
     }
 
-    /// Takes the timestamp of a record that was read, in milliseconds since 1970; −1: none. `any_waiting`: whether events
-    /// wait.
-    pub(crate) fn record(&mut self, timestamp_ms: i64, wall_ms: i64, uptime: Duration, any_waiting: bool) {
+    /// Takes the timestamp of a record that was read, in milliseconds since 1970; −1: none. `has_events`: whether the
+    /// partition has events that may wait.
+    pub(crate) fn record(&mut self, timestamp_ms: i64, wall_ms: i64, uptime: Duration, has_events: bool) {
         let passed = uptime.saturating_sub(self.counted_to);
         self.stand(uptime);
         if timestamp_ms < 0 || timestamp_ms > wall_ms.saturating_add(AHEAD_MAX_MS) {
@@ -64,7 +64,7 @@ impl StreamTime {
         }
         let timestamp_ms = timestamp_ms.min(wall_ms);
         if let Some(level_ms) = self.level_ms {
-            self.catch_up(passed, u64::try_from(timestamp_ms - level_ms).unwrap_or(0), any_waiting);
+            self.catch_up(passed, u64::try_from(timestamp_ms - level_ms).unwrap_or(0), has_events);
         }
         if self.greatest.len() <= OUTLIERS {
             self.greatest.push(Reverse(timestamp_ms));
@@ -86,9 +86,9 @@ impl StreamTime {
     }
 
     /// A record is this much above the level, and came this long after the one before it.
-    fn catch_up(&mut self, passed: Duration, above_ms: u64, any_waiting: bool) {
+    fn catch_up(&mut self, passed: Duration, above_ms: u64, has_events: bool) {
         let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).min(above_ms);
-        if any_waiting {
+        if has_events {
             // A record that is older than the others does not make them older.
             self.ahead_ms = self.ahead_ms.max((self.ahead_ms + passed_ms).min(above_ms));
         } else {
@@ -196,13 +196,13 @@ mod tests {
 
     #[test]
     fn an_event_does_not_wait_from_before_a_time_without_records() {
-        for any_waiting in [false, true] {
+        for has_events in [false, true] {
             let mut time = with((0..32).map(|_| 1_000));
             let begin = time.waits_from_ms();
-            time.record(21_000, WALL, Duration::from_secs(20), any_waiting);
+            time.record(21_000, WALL, Duration::from_secs(20), has_events);
             assert_eq!(time.waits_from_ms() - begin, 20_000);
             let since = time.waits_from_ms();
-            (0..40).for_each(|_| time.record(21_100, WALL, Duration::from_secs(20), any_waiting));
+            (0..40).for_each(|_| time.record(21_100, WALL, Duration::from_secs(20), has_events));
             assert_eq!(time.now_ms() - since, 100, "the later records were sent 100 ms later");
         }
     }
