@@ -91,7 +91,7 @@ impl Lanes {
             if passes && self.pass_front(lane, verdict) {
                 continue;
             }
-            match self.next_parked(lane, front.filter(|_| matches!(verdict, Some(Verdict::Run(_))))) {
+            match self.next_parked(lane, front) {
                 Parked::Attached => return Asked::Due,
                 Parked::Loading => return Asked::Loading,
                 Parked::Decided => continue,
@@ -190,8 +190,8 @@ impl Lanes {
         false
     }
 
-    /// Finds the parked event of a lane with the lowest offset that does not wait any more. `front`: the first queued event,
-    /// if it may run.
+    /// Finds the parked event of a lane with the lowest offset that does not wait any more, and brings it to the front, unless
+    /// the first queued event, `front`, came before it.
     fn next_parked(&mut self, lane: u32, front: Option<Event>) -> Parked {
         let (mut best, mut after) = (None::<(i64, u32, _)>, None);
         while let Some(key) = self.gates().parked.next_maybe_due(lane, after) {
