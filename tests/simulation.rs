@@ -143,7 +143,9 @@ fn expected(planted: Planted) -> &'static [&'static str] {
             "G8 duplicates",
             "G9 key identity",
         ],
-        Planted::EndOfLogAssumed | Planted::EndOfLogLater => &["G5 window", "G6 gaps", "G1 consecutive"],
+        Planted::EndOfLogAssumed | Planted::EndOfLogLater => {
+            &["G5 window", "G6 gaps", "G1 consecutive", "G3 without call"]
+        }
         Planted::AheadAccepted => &["G3 without call"],
         Planted::StaleAtAdmission => &["I8 commit safety", "I1 no loss", "G7 memory"],
     }

@@ -799,11 +799,17 @@ impl World {
         let index = entry.partition;
         self.store_changes(entry);
         let keep = self.plan.gates.and_then(|plan| plan.duplicates).map_or(0, |ids| ids.keep as usize);
-        let journal = self.processes[p].gates.journals.get(&entry.ownership);
+        let mut journal = self.processes[p].gates.journals.remove(&entry.ownership).unwrap_or_default();
+        let is_new = |item: &super::model::Entry| now.covers(item.offset) && !before.covers(item.offset);
+        let last = journal.iter().filter(|item| is_new(item)).map(|item| item.input).max().unwrap_or(0);
+        let (plan, log) = (self.plan.gates, &self.logs[index]);
         let expected = &mut self.gates.expected[index];
-        let of_entry = journal.into_iter().flatten();
-        for item in of_entry.filter(|item| now.covers(item.offset) && !before.covers(item.offset)) {
-            let plan = self.plan.gates;
+        journal.retain(|item| {
+            // A set may leave out filtered events that have settled before others.
+            let is_filtered = log.record(item.offset).is_some_and(|record| record.filtered);
+            if !is_new(item) && !(is_filtered && item.input < last) {
+                return true;
+            }
             let is_durable = plan.is_some_and(|plan| match item.change {
                 Change::Id(_) => plan.durable_ids,
                 _ => plan.durable_marks,
@@ -811,10 +817,14 @@ impl World {
             if is_durable {
                 expected.entry(item.key).or_default().apply(item.change, keep);
             }
-        }
+            false
+        });
+        self.processes[p].gates.journals.insert(entry.ownership, journal);
         let different = self.gates.committed[index].iter().find_map(|(key, memory)| {
-            let (is, expected) = (KeyModel::from_memory(memory), self.gates.expected[index].get(key));
-            let expected = expected.map(KeyModel::remembered).unwrap_or_default();
+            let (mut is, expected) = (KeyModel::from_memory(memory), self.gates.expected[index].get(key));
+            let mut expected = expected.map(KeyModel::remembered).unwrap_or_default();
+            // Whether a key is broken depends on when a dead letter begins. It is compared while the ownership lasts.
+            (is.broken, expected.broken) = (false, false);
             let few = expected.ranges() < keylane_core::HOLES_MAX;
             (is != expected && few).then(|| (*key, is, expected))
         });

@@ -52,6 +52,8 @@ pub(super) enum EventState {
 /// What an event has changed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
+    /// The input of the core at which it settled.
+    pub(super) input: u64,
     pub(super) offset: i64,
     pub(super) key: KeyName,
     pub(super) change: Change,

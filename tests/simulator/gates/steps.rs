@@ -313,7 +313,8 @@ impl World {
 
     fn write_journal(&mut self, p: usize, index: usize, offset: i64, key: KeyName, change: Change) {
         let Some(ownership) = self.gate_part(p, index).ownership else { return };
-        let entry = Entry { offset, key, change };
+        let input = self.processes[p].shell.inputs;
+        let entry = Entry { input, offset, key, change };
         self.processes[p].gates.journals.entry(ownership).or_default().push(entry);
     }
 }
