@@ -3,17 +3,22 @@
 //! `draw` draws the configuration → `sequence` gives each record its order value and its id → `shell` passes them to the
 //! core, and answers its requests → `memory` is what is remembered of the keys, in a process and in committed transactions →
 //! `steps` collects what the core does in one step, and `checks` explains it with the rules of `model`, which has its own
-//! idea of the memory. `stream_time` is the most that the stream time can have advanced.
+//! idea of the memory: `without_call`, `gaps` and `calls` are the parts of a step, and `quiet` compares the memory after it.
+//! `stream_time` is the most that the stream time can have advanced. `planted` contains known bugs.
 
+mod calls;
 mod checks;
 mod draw;
+mod gaps;
 mod memory;
 mod model;
 mod planted;
+mod quiet;
 mod sequence;
 mod shell;
 mod steps;
 mod stream_time;
+mod without_call;
 
 use std::collections::BTreeMap;
 
