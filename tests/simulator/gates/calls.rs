@@ -224,7 +224,11 @@ impl World {
         let Some(last) = rows.last().filter(|_| !reorders).copied() else { return };
         let model = &self.gate_part(p, last.partition).model;
         let is_before = |event: &&EventModel| {
-            event.lane == last.lane && event.state == EventState::Queued && event.offset < last.offset
+            let key = model.keys.get(&event.order.key).cloned().unwrap_or_default();
+            // A rejected event waits for the beginning of its dead letter.
+            let is_rejected = event.lacks_value(plan) || event.is_ahead(&key, event.admitted_ms, plan);
+            let is_before = event.lane == last.lane && event.offset < last.offset;
+            is_before && event.state == EventState::Queued && !is_rejected
         };
         let skipped = model.events.values().find(is_before).map(|event| event.offset);
         let ascending = rows.is_sorted_by(|a, b| a.offset < b.offset);

@@ -72,8 +72,13 @@ impl World {
         let Some(plan) = self.plan.gates else { return };
         self.follow_records(p, core);
         let mut step = std::mem::take(&mut self.processes[p].gates.step);
-        self.drop_released(p, core, &mut step);
+        // A gap may have stopped its partition, after other events had settled.
+        let stopped: Vec<usize> = step.gaps.iter().map(|&(index, _)| index).collect();
+        self.drop_released(p, core, &mut step, &stopped);
         self.explain(p, &mut step, &plan);
+        self.drop_released(p, core, &mut step, &[]);
+        // Then its events are dropped, and which of them had settled before is not known.
+        step.gaps.retain(|_| !plan.stops_at_gaps());
         if let Some(&(index, offset)) = step.released.first() {
             let text = format!("process {p} settles {} without a call", self.describe(p, index, offset));
             self.report_violation("G3 without call", text, Some(index), offset);
@@ -159,12 +164,15 @@ impl World {
     }
 
     /// Slots are also released because rows are not admitted, or because their ownership ends.
-    pub(super) fn drop_released(&mut self, p: usize, core: &Core, step: &mut Step) {
+    pub(super) fn drop_released(&mut self, p: usize, core: &Core, step: &mut Step, stopped: &[usize]) {
         if step.released.is_empty() {
             return;
         }
         let view = core.view();
         step.released.retain(|&(index, offset)| {
+            if stopped.contains(&index) {
+                return true;
+            }
             let partition = self.logs[index].partition;
             let ownership = self.processes[p].gates.parts.get(&index).and_then(|part| part.ownership);
             let of_partition = view.partitions.iter().find(|view| view.partition == partition);
