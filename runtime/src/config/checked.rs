@@ -368,6 +368,8 @@ pub struct OutputConfig {
     pub provenance: bool,
     /// The timestamp of outputs.
     pub timestamp: OutputTime,
+    /// The name of the header with the order value of the event; `None`: outputs have no such header.
+    pub order_value: Option<String>,
 }
 
 impl Checked {

@@ -277,6 +277,11 @@ pub(super) struct Output {
     /// The timestamp of outputs.
     #[serde(default)]
     pub(super) timestamp: OutputTime,
+    /// `header:NAME`: add this header with the order value of the event, as a decimal integer: the value that the gate
+    /// reads, and without a gate the record's timestamp. Times are nanoseconds since 1970, which `format = "unix_ns"` of a
+    /// gate reads. It comes after the handler's own headers. An event without an order value adds no header.
+    #[schemars(regex(pattern = r"^header:.+$"))]
+    pub(super) order_value: Option<String>,
 }
 
 /// The timestamp of outputs.

@@ -93,7 +93,7 @@ pub enum Unpublishable {
 }
 
 /// The size of a record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordSize {
     keyed: bool,
     /// Bytes of key and value, and of headers with their encoded lengths.

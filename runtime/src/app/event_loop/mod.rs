@@ -222,7 +222,7 @@ impl EventLoop {
                 // Calling
                 Action::Dispatch(dispatch) => {
                     observing.call_began(dispatch.call, now.uptime);
-                    publishing.begin_call(&dispatch, calling.digest());
+                    publishing.begin_call(&dispatch, calling.digest(), reading.arena());
                     let call = calling.prepare(&dispatch, log.topic_at(dispatch.topic), reading.arena());
                     keyed::begin_call(keyed, &dispatch, reading);
                     self.give_states(call);

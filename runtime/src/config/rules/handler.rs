@@ -8,6 +8,7 @@ use super::super::Environment;
 use super::super::checked::{
     Cluster, CommitConfig, HandlerConfig, KafkaConfig, LaneKey, LanesConfig, Ordering, OutputConfig,
 };
+use super::super::event_field::EventField;
 use super::super::problem::Problems;
 use super::super::start_policy::StartPolicy;
 use super::super::written_handler as written;
@@ -15,6 +16,8 @@ use super::{cluster, filter, gate, grants, names, ranges, retry, state, transact
 
 /// Maximum number of topics of a handler: far more than a group can handle, and small enough for a 16-bit index.
 const TOPICS_MAX: usize = 10_000;
+/// The prefix of headers that only Keylane writes.
+const RESERVED_HEADERS: &str = "keylane-";
 
 /// Checks the section of one handler.
 pub(super) fn handler(
@@ -144,6 +147,29 @@ fn commit(handler: &str, commit: &written::Commit, problems: &mut Problems<'_, '
     }
 }
 
+/// Returns the name of the header with the order value.
+fn order_value(
+    name: &str,
+    target: &str,
+    output: &written::Output,
+    problems: &mut Problems<'_, '_>,
+) -> Option<String> {
+    let written = output.order_value.as_ref()?;
+    let path = ["handlers", name, "outputs", target, "order_value"];
+    let Some(EventField::Header(header)) = EventField::parse(written) else {
+        problems
+            .add(&path, format!("`{written}` is not a header for the order value"))
+            .remedy("write \"header:NAME\"");
+        return None;
+    };
+    if header.starts_with(RESERVED_HEADERS) {
+        problems
+            .add(&path, format!("the header `{header}` has a name that is reserved for Keylane"))
+            .remedy("use another name, such as \"header:order-value\"");
+    }
+    Some(header)
+}
+
 fn outputs(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '_>) -> Vec<OutputConfig> {
     let mut outputs = Vec::new();
     for (target, output) in &handler.outputs {
@@ -153,6 +179,7 @@ fn outputs(name: &str, handler: &written::Handler, problems: &mut Problems<'_, '
             topic: output.topic.clone(),
             provenance: output.provenance,
             timestamp: output.timestamp,
+            order_value: order_value(name, target, output, problems),
         });
     }
     outputs

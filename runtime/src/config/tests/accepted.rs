@@ -88,6 +88,7 @@ on_exhausted = "stop"
 [handlers.a.outputs.late]
 topic = "delays"
 provenance = true
+order_value = "header:version"
 "#;
 
 #[test]
@@ -115,6 +116,7 @@ fn all_settings_are_applied() {
     assert_eq!(a.revoke_timeout, Duration::from_secs(3));
     let [late] = a.outputs.as_slice() else { panic!("not one output: {:?}", a.outputs) };
     assert_eq!((late.target.as_str(), late.topic.as_str(), late.provenance), ("late", "delays", true));
+    assert_eq!(late.order_value.as_deref(), Some("version"));
 }
 
 #[test]

@@ -166,6 +166,16 @@ fn settings_of_retries_and_dead_letters() {
         ("max_batch = true", "expected a whole number"),
         ("retry.jitter = \"x\"", "expected a number"),
         ("outputs.x = { topic = \"x\", provenance = 1 }", "expected true or false"),
+        (
+            "outputs.x = { topic = \"x\", order_value = \"version\" }",
+            "`version` is not a header for the order value",
+        ),
+        ("outputs.x = { topic = \"x\", order_value = \"header:\" }", "`header:` is not a header"),
+        ("outputs.x = { topic = \"x\", order_value = \"json:/a\" }", "`json:/a` is not a header"),
+        (
+            "outputs.x = { topic = \"x\", order_value = \"header:keylane-v\" }",
+            "the header `keylane-v` has a name that is reserved for Keylane",
+        ),
     ] {
         expect_refused(&with(line, ""), &["etc/keylane.toml:8:", expected]);
     }

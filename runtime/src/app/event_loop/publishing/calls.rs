@@ -29,6 +29,8 @@ pub(super) struct PendingCall {
     pub(super) digest: Option<Arc<str>>,
     /// The ownership of each row; empty if no output has a header with the ownership.
     pub(super) ownerships: Vec<OwnershipId>,
+    /// The order value of each row; empty if no output has a header with it.
+    pub(super) order_values: Vec<Option<i64>>,
     /// The unanswered records of each row: outputs, or its dead letter.
     unacked: Vec<UnackedRecords>,
     /// Rows with an output that was rejected.
@@ -140,6 +142,7 @@ impl PendingCall {
         self.attempt = 0;
         self.digest = None;
         self.ownerships.clear();
+        self.order_values.clear();
         self.unacked.clear();
         self.rejected.clear();
         self.stored.clear();

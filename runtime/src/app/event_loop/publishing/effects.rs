@@ -12,9 +12,11 @@ use crate::guest::{Call, GuestOutput};
 use crate::sink::{RecordBatch, RecordSize, Sink, SinkRecord, Unpublishable, packed_bytes};
 use crate::source::Source;
 
+use super::Publishing;
 use super::dead_letters::{Context, Origin};
+use super::order_values::OrderHeader;
 use super::provenance::{self, ProvenanceHeaders};
-use super::{Publishing, Target};
+use super::targets::Target;
 
 /// What the copies depend on besides the events.
 pub(in crate::app::event_loop) struct EffectContext<'a> {
@@ -57,6 +59,8 @@ impl Publishing {
                 let size = RecordSize::new(output.key, output.value);
                 let size =
                     output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
+                let order_header = self.order_values.header(&output, self.calls.get(ended.key.call));
+                let size = order_header.iter().fold(size, OrderHeader::add_to);
                 let extra = if self.target(&output).provenance { provenance::BYTES_MAX } else { 0 };
                 let of_output = u32::try_from(packed_bytes(size) + extra).unwrap_or(u32::MAX);
                 of_row = of_row.saturating_add(of_output);
@@ -109,8 +113,11 @@ impl Publishing {
         let provenance_headers =
             provenance.then(|| self.provenance.headers(ended, pending_call, output.row, index_in_row));
         let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
-        let headers: Vec<Header<'_>> =
-            headers.chain(provenance_headers.iter().flat_map(ProvenanceHeaders::iter)).collect();
+        let order_header = self.order_values.header(output, pending_call);
+        let headers: Vec<Header<'_>> = headers
+            .chain(order_header.iter().map(OrderHeader::get))
+            .chain(provenance_headers.iter().flat_map(ProvenanceHeaders::iter))
+            .collect();
         batch.push(&SinkRecord { topic, timestamp, key: output.key, value: output.value, headers: &headers });
     }
 

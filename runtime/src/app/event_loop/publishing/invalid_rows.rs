@@ -5,8 +5,9 @@ use keylane_core::Verdict;
 use crate::guest::{Call, GuestOutput};
 use crate::sink::{RecordSize, SinkTopic, Unpublishable};
 
-use super::provenance;
-use super::{Publishing, Target};
+use super::order_values::OrderHeader;
+use super::targets::Target;
+use super::{Publishing, provenance};
 
 /// A row with an unpublishable output.
 struct InvalidRow {
@@ -60,12 +61,14 @@ impl Publishing {
         let Target { topic, provenance, .. } = *self.target(output);
         let size = RecordSize::new(output.key, output.value);
         let size = output.headers().fold(size, |size, (name, value)| size.with(name.as_bytes(), value));
+        let pending_call = self.calls.get(call.key.call);
+        let order_header = self.order_values.header(output, pending_call);
+        let size = order_header.iter().fold(size, OrderHeader::add_to);
         let checked = if !provenance {
             self.sink.check(topic, size)
         } else if self.sink.check(topic, size.with_extra_bytes(provenance::BYTES_MAX)).is_ok() {
             Ok(())
         } else {
-            let pending_call = self.calls.get(call.key.call);
             let headers = self.provenance.headers(call, pending_call, output.row, index_in_row);
             self.sink.check(topic, headers.iter().fold(size, |size, (name, value)| size.with(name, value)))
         };

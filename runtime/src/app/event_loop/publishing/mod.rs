@@ -7,11 +7,13 @@ mod dead_letters;
 mod effects;
 mod event_errors;
 mod invalid_rows;
+mod order_values;
 mod provenance;
 mod reasons;
 mod refused_outputs;
 mod rejected_dead_letters;
 mod reported_topics;
+mod targets;
 mod times;
 
 use std::collections::VecDeque;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use keylane_core::{CallId, Dispatch, FailedEvent, Input, Reason};
 
 use crate::admit::{Arena, Header};
-use crate::config::{self, OutputTime};
+use crate::config;
 use crate::guest::{Call, CallStatus, GuestOutput};
 use crate::librdkafka::ErrorCode;
 use crate::sink::{
@@ -35,11 +37,13 @@ pub(super) use dead_letters::was_redriven;
 use dead_letters::{Context, DeadLetterFormat, Origin};
 pub(super) use effects::{CopiedEffects, EffectContext};
 use invalid_rows::LaneCursor;
+use order_values::{OrderHeader, OrderValues};
 use provenance::{Provenance, ProvenanceHeaders};
 pub(super) use reasons::{REASON_NAMES, name_of};
 pub(super) use refused_outputs::REASON as OUTPUT_REJECTED;
 use refused_outputs::RefusedOutputs;
 use rejected_dead_letters::RejectedDeadLetters;
+use targets::Target;
 use times::OutputTimestamps;
 
 /// Produces outputs and dead letters in order, and reports the result of a row when all of its records are acknowledged
@@ -52,6 +56,7 @@ pub(in crate::app) struct Publishing {
     /// Names of the sink's topics.
     topics: Vec<String>,
     provenance: Provenance,
+    order_values: OrderValues,
     times: OutputTimestamps,
     dead_letters: DeadLetterFormat,
     refused_outputs: RefusedOutputs,
@@ -96,14 +101,6 @@ pub(in crate::app) struct PublishingView {
     pub(in crate::app) producer: ProducerTotals,
 }
 
-/// The configuration of one output target of the handler.
-#[derive(Clone, Copy)]
-struct Target {
-    topic: SinkTopic,
-    provenance: bool,
-    time: OutputTime,
-}
-
 impl Publishing {
     /// Creates the publishing of one handler. `topics`: the topics that the sink was started with. `backlog_bytes`: the
     /// number of queued bytes above which no call should begin.
@@ -114,15 +111,7 @@ impl Publishing {
         topics: &[String],
         backlog_bytes: usize,
     ) -> Self {
-        let topic = |name: &String| {
-            (0..).zip(topics).find(|(_, known)| *known == name).map(|(index, _)| SinkTopic(index))
-        };
-        let target = |output: &config::OutputConfig| Target {
-            topic: topic(&output.topic).expect("the sink was started with the topics of every output"),
-            provenance: output.provenance,
-            time: output.timestamp,
-        };
-        let targets: Vec<Target> = handler.outputs.iter().map(target).collect();
+        let targets = Target::all(&handler.outputs, topics);
         let provenance = Provenance::new(targets.iter().any(|target| target.provenance));
         let dead_letters = DeadLetterFormat::new(handler, topics);
         dead_letters.topics().filter(|topic| sink.is_compacted(*topic)).for_each(|topic| {
@@ -141,6 +130,7 @@ impl Publishing {
             targets,
             topics: topics.to_vec(),
             provenance,
+            order_values: OrderValues::new(handler),
             times: OutputTimestamps::new(handler.name.clone()),
             dead_letters,
             refused_outputs: RefusedOutputs::new(handler, topics),
@@ -162,7 +152,7 @@ impl Publishing {
     // -- calls --------------------------------------------------------------------------------------
 
     /// Begins the state of a dispatched call. `digest`: of the component that is called.
-    pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>, digest: &Arc<str>) {
+    pub(super) fn begin_call(&mut self, dispatch: &Dispatch<'_>, digest: &Arc<str>, arena: &Arena) {
         let pending_call = self.calls.entry(dispatch.call);
         pending_call.attempt = dispatch.attempt;
         pending_call.digest = Some(digest.clone());
@@ -170,6 +160,7 @@ impl Publishing {
             // The core keeps the ownership of a row only until the call has ended.
             pending_call.ownerships.extend(dispatch.rows.iter().map(|row| row.ownership));
         }
+        self.order_values.read(dispatch.rows, arena, &mut pending_call.order_values);
     }
 
     /// Keeps the errors of events that are not done: the core requests their outcome later.
@@ -242,8 +233,11 @@ impl Publishing {
         let provenance_headers =
             provenance.then(|| self.provenance.headers(ended, Some(pending_call), output.row, index_in_row));
         let headers = output.headers().map(|(name, value)| (name.as_bytes(), value));
-        let headers: Vec<Header<'_>> =
-            headers.chain(provenance_headers.iter().flat_map(ProvenanceHeaders::iter)).collect();
+        let order_header = self.order_values.header(output, Some(pending_call));
+        let headers: Vec<Header<'_>> = headers
+            .chain(order_header.iter().map(OrderHeader::get))
+            .chain(provenance_headers.iter().flat_map(ProvenanceHeaders::iter))
+            .collect();
         let record = SinkRecord { topic, timestamp, key: output.key, value: output.value, headers: &headers };
         let produced = if self.backlog.is_empty(topic) {
             self.sink.produce(&record, id)
