@@ -218,6 +218,12 @@ function problemsOf(status) {
     if (transactions?.unavailable) add("problem", "without transactions", [what], { remedy });
   }
   for (const handler of handlers) addStalls(handler, add);
+  for (const { handler, grown_topics: grown } of handlers) {
+    for (const { topic, partitions, at_start: before } of grown ?? []) {
+      const what = `${handler}: topic ${topic} has ${partitions} partitions, at start ${before}: keys have moved.`;
+      add("warning", "grown topic", [what], { remedy: "see docs/recipes/partition-count.md" });
+    }
+  }
   for (const { handler, group, state, failures, blocking_topic: topic, partitions, totals } of handlers) {
     if (topic) {
       const remedy = "check that the brokers of this topic run and accept its records";

@@ -33,6 +33,8 @@ pub enum SourceEvent {
         topic: u16,
         /// The number.
         count: i32,
+        /// The number when the source started, or when the topic was created again.
+        at_start: i32,
     },
     /// Transactional delivery: the group has a member that does not have it. While it is a member, no partition is taken.
     OtherDelivery {

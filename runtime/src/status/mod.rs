@@ -152,8 +152,22 @@ pub struct HandlerStatus {
     pub no_broker_reachable: bool,
     /// Records that its consumer has fetched ahead; `None`: no statistics.
     pub fetch_queue_bytes: Option<u64>,
+    /// Its input topics that have more partitions than at the start: their keys have moved to other partitions.
+    #[serde(default)]
+    pub grown_topics: Vec<GrownTopicStatus>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<PartitionStatus>,
+}
+
+/// A topic with more partitions than at the start of the handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrownTopicStatus {
+    /// The topic.
+    pub topic: String,
+    /// Its number of partitions.
+    pub partitions: i32,
+    /// Its number of partitions when the handler started, or when the topic was created again.
+    pub at_start: i32,
 }
 
 /// The live instances of a component.

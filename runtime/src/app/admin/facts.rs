@@ -125,6 +125,7 @@ impl HandlerFacts {
             brokers: Vec::new(),
             no_broker_reachable: false,
             fetch_queue_bytes: None,
+            grown_topics: Vec::new(),
             partitions: Vec::new(),
         }
     }

@@ -3,11 +3,14 @@
 use keylane_core::{Blockage, Counters, Now, PartitionView};
 
 use crate::status::{
-    AbortStatus, BlockedStatus, CallTimeStatus, FilterRuleStatus, GateStatus, HandlerStatus, HandlerTotals,
-    LeftOutStatus, OwnershipState, PartitionStatus, RateStatus, TransactionsStatus,
+    AbortStatus, BlockedStatus, CallTimeStatus, FilterRuleStatus, GateStatus, GrownTopicStatus,
+    HandlerStatus, HandlerTotals, LeftOutStatus, OwnershipState, PartitionStatus, RateStatus,
+    TransactionsStatus,
 };
 
-use super::super::event_loop::{GatesView, HandlerView, LeftOut, ObservedPartition, TransactionView};
+use super::super::event_loop::{
+    GatesView, GrownTopic, HandlerView, LeftOut, ObservedPartition, TransactionView,
+};
 use super::super::limit_causes;
 use super::super::stall_reasons::reason_of;
 use super::handler_entry::millis;
@@ -45,6 +48,12 @@ pub(super) fn add(status: &mut HandlerStatus, view: &HandlerView, now: Now) {
     status.transactions = view.transactions.as_ref().map(transactions);
     status.keyed_state.clone_from(&view.keyed);
     status.gate = view.gates.map(|gates| gate(&core.counters, gates));
+    let grown = |grown: &GrownTopic| GrownTopicStatus {
+        topic: status.topics.get(usize::from(grown.topic)).cloned().unwrap_or_default(),
+        partitions: grown.partitions,
+        at_start: grown.at_start,
+    };
+    status.grown_topics = observed.grown_topics.iter().map(grown).collect();
     let left_out = view.transactions.as_ref().map_or(&[][..], |transactions| &transactions.left_out);
     let topics = &status.topics;
     let partition =

@@ -44,7 +44,8 @@ pub(super) use keyed::{Keyed, KeyedSettings, TopicChangelog, TopicStates};
 pub(super) use log::HandlerLog;
 pub(super) use mailbox::{LoopEvent, Mailbox};
 pub(super) use observing::{
-    CALL_RESULTS, LaneOrder, LanesRequest, LimitedBy, ObservedPartition, Observing, OldestEvent, RankedLane,
+    CALL_RESULTS, GrownTopic, LaneOrder, LanesRequest, LimitedBy, ObservedPartition, Observing, OldestEvent,
+    RankedLane,
 };
 use publishing::EffectContext;
 pub(super) use publishing::Publishing;

@@ -6,7 +6,7 @@ use crate::librdkafka::ErrorCode;
 use crate::source::{Source, SourceEvent, StartPosition};
 
 use super::super::authentication::ClientKind;
-use super::EventLoop;
+use super::{EventLoop, GrownTopic};
 
 /// Answers an assign, or reads more partitions of the assignment.
 pub(super) fn answer_assign(source: &mut Source, request: Option<RebalanceId>, starts: &[StartAt]) {
@@ -47,12 +47,8 @@ impl EventLoop {
                 self.log.start_unresolved(self.now, partition, &reason);
                 self.feed(Input::LookupFailed { partition, transaction_open });
             }
-            SourceEvent::PartitionCount { topic, count } => {
-                let checked =
-                    self.keyed.as_ref().map_or(Ok(()), |keyed| keyed.check_partitions(topic, count));
-                if let Err(reason) = checked {
-                    self.closing.stop(&self.log, reason);
-                }
+            SourceEvent::PartitionCount { topic, count, at_start } => {
+                self.partitions_counted(topic, count, at_start);
             }
             SourceEvent::OtherDelivery { member } => self.log.other_delivery(self.now, &member),
             SourceEvent::EndKnown { partition, offset } => self.feed(Input::EndKnown { partition, offset }),
@@ -92,6 +88,18 @@ impl EventLoop {
                 }
                 self.log.client_error(self.now, &error.text);
             }
+        }
+    }
+
+    /// Compares the number of partitions of a topic with the one at the start. With more partitions, keys are in others than
+    /// before.
+    fn partitions_counted(&mut self, topic: u16, count: i32, at_start: i32) {
+        let grown = GrownTopic { topic, partitions: count, at_start };
+        let has_grown = self.observing.partitions_counted(grown);
+        match self.keyed.as_ref().map_or(Ok(()), |keyed| keyed.check_partitions(topic, count)) {
+            Ok(()) if has_grown => self.log.topic_grown(&grown),
+            Ok(()) => {}
+            Err(reason) => self.closing.stop(&self.log, reason),
         }
     }
 

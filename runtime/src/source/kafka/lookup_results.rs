@@ -20,7 +20,8 @@ impl Source {
             }
             LookupResult::TopicRecreated(topic) => self.on_topic_recreated(topic),
             LookupResult::PartitionCount(topic, count) => {
-                self.pending_events.push_back(SourceEvent::PartitionCount { topic, count });
+                let at_start = self.lookups.partitions_at_start(topic);
+                self.pending_events.push_back(SourceEvent::PartitionCount { topic, count, at_start });
             }
             LookupResult::OtherDelivery(member) => {
                 self.pending_events.push_back(SourceEvent::OtherDelivery { member });

@@ -99,7 +99,7 @@ pub(super) struct TopicFacts {
     pub(super) name: CString,
     /// The id of the topic as the brokers last described it.
     pub(super) id: [u8; 16],
-    /// The number of partitions when the source started.
+    /// The number of partitions when the source started, or when the topic was created again.
     pub(super) partitions: i32,
     /// Whether the start policy applies to these partitions: the group had no commit for any of them, and the topic was
     /// not replaced since.
@@ -202,6 +202,11 @@ impl Lookups {
     /// Returns the id that this topic had when the brokers described it last.
     pub(super) fn topic_id(&self, topic: u16) -> [u8; 16] {
         self.parameters.topics.get(usize::from(topic)).map_or([0; 16], |facts| facts.id)
+    }
+
+    /// Returns the number of partitions that this topic had when the source started, or when it was created again.
+    pub(super) fn partitions_at_start(&self, topic: u16) -> i32 {
+        self.parameters.topics.get(usize::from(topic)).map_or(0, |facts| facts.partitions)
     }
 
     /// Sends the requests that are due. `check_topic_ids`: whether the ids of the topics are checked regularly, because
@@ -397,6 +402,7 @@ impl Lookups {
                 self.recreated.push_back(index);
                 // The partitions of a recreated topic start at their first record, whatever the policy.
                 topic.start_policy_applies = false;
+                topic.partitions = described.partitions;
                 self.topics_at = Duration::ZERO; // a topic that was not described may have been recreated, too
             }
             topic.id = described.id;

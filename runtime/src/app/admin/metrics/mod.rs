@@ -179,6 +179,7 @@ mod tests {
             brokers: vec![broker("b:9092/1", BrokerState::Up), broker("b:9093/2", BrokerState::Down)],
             no_broker_reachable: false,
             fetch_queue_bytes: Some(300),
+            grown_topics: Vec::new(),
             partitions: vec![partition()],
         };
         ProcessStatus {

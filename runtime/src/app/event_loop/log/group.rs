@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use keylane_core::{CommitError, Now, Partition};
 
+use crate::app::event_loop::GrownTopic;
 use crate::logging::LinePermit;
 
 use super::HandlerLog;
@@ -70,6 +71,24 @@ impl HandlerLog {
             remedy,
             dropped,
             "waiting to join: the group has members with another assignor"
+        );
+    }
+}
+
+impl HandlerLog {
+    /// Logs that a topic has more partitions than at the start.
+    pub(in crate::app::event_loop) fn topic_grown(&self, grown: &GrownTopic) {
+        let GrownTopic { topic, partitions, at_start } = *grown;
+        let (handler, topic) = (&self.handler, self.topic_at(topic));
+        let remedy = "see docs/recipes/partition-count.md: unless the old events of a key were settled before its first new \
+                      one was produced, they have no order";
+        tracing::warn!(
+            handler,
+            topic,
+            partitions,
+            at_start,
+            remedy,
+            "topic has more partitions than at the start: keys have moved to other partitions"
         );
     }
 }

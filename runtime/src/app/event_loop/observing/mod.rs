@@ -49,6 +49,8 @@ pub(in crate::app) struct Observing {
     rebalances: Rebalances,
     /// Why partitions have stopped, until they are assigned again.
     stop_reasons: BTreeMap<Partition, String>,
+    /// Topics with more partitions than at the start.
+    grown_topics: Vec<GrownTopic>,
     /// The number of events that are to be dead-lettered, by reason: counted when the core requests the dead letter.
     dead_letters: BTreeMap<&'static str, u64>,
 }
@@ -76,8 +78,17 @@ pub(in crate::app) struct ObservedView {
     pub(in crate::app) loop_turns: Histogram,
     pub(in crate::app) rebalances: Rebalances,
     pub(in crate::app) dead_letters: BTreeMap<&'static str, u64>,
+    pub(in crate::app) grown_topics: Vec<GrownTopic>,
     /// The partitions of the core's view, in its order.
     pub(in crate::app) partitions: Vec<ObservedPartition>,
+}
+
+/// A topic with more partitions than at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::app) struct GrownTopic {
+    pub(in crate::app) topic: u16,
+    pub(in crate::app) partitions: i32,
+    pub(in crate::app) at_start: i32,
 }
 
 /// The lane with the most events.
@@ -118,9 +129,18 @@ impl Observing {
             ranking: None,
             rebalances: Rebalances::default(),
             stop_reasons: BTreeMap::new(),
+            grown_topics: Vec::new(),
             // A series must exist before its first value, or Prometheus misses the first increase.
             dead_letters: REASON_NAMES.iter().map(|reason| (*reason, 0)).collect(),
         }
+    }
+
+    /// Takes the number of partitions of a topic. Returns whether it has grown.
+    pub(super) fn partitions_counted(&mut self, counted: GrownTopic) -> bool {
+        let has_grown = counted.partitions > counted.at_start;
+        self.grown_topics.retain(|known| known.topic != counted.topic);
+        self.grown_topics.extend(has_grown.then_some(counted));
+        has_grown
     }
 
     /// Records how long a busy turn took.
@@ -297,6 +317,7 @@ impl Observing {
             loop_turns: self.loop_turns,
             rebalances: self.rebalances,
             dead_letters: self.dead_letters.clone(),
+            grown_topics: self.grown_topics.clone(),
             partitions: view.partitions.iter().map(partition).collect(),
         }
     }
