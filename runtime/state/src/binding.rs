@@ -20,6 +20,9 @@ const FORMAT: u8 = 1;
 /// The offset of a binding that agrees with no commit: the states of the partition are being deleted.
 pub const RESET_OFFSET: i64 = -1;
 
+/// The offset of a binding that agrees only with no commit: the marks of the partition were written before its first start.
+pub const SEEDED_OFFSET: i64 = -2;
+
 /// What a partition is, according to the configuration and the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingIdentity {

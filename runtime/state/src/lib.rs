@@ -28,7 +28,7 @@ mod record_error;
 mod state_record;
 mod store;
 
-pub use binding::{Binding, BindingIdentity, RESET_OFFSET};
+pub use binding::{Binding, BindingIdentity, RESET_OFFSET, SEEDED_OFFSET};
 pub use key_bytes::KeyBytes;
 pub use key_states::{KeyStates, StateValue};
 pub use mark_record::MarkRecord;

@@ -33,6 +33,16 @@ impl MarkRecord {
         self.mark.is_none() && !self.broken && self.holes.is_empty() && self.delivered.is_empty()
     }
 
+    /// Sets the mark as an operator requests it: the key continues with the value after it. What is remembered of values above
+    /// it is forgotten, and the key is not broken any more.
+    pub fn set(&mut self, value: i64) {
+        self.mark = Some(value);
+        self.broken = false;
+        self.holes.retain(|(from, _)| *from <= value);
+        self.holes.iter_mut().for_each(|(_, to)| *to = (*to).min(value));
+        self.delivered.retain(|delivered| *delivered <= value);
+    }
+
     /// Appends the value of a record to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let MarkRecord { mark, broken, holes, delivered } = self;
@@ -97,6 +107,25 @@ fn length(rest: &mut &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_that_is_set_ends_what_is_above_it() {
+        let mut record = MarkRecord {
+            mark: Some(9),
+            broken: true,
+            holes: vec![(1, 2), (4, 7), (9, 9)],
+            delivered: vec![3, 9, 5],
+        };
+        record.set(5);
+        let expected =
+            MarkRecord { mark: Some(5), broken: false, holes: vec![(1, 2), (4, 5)], delivered: vec![3, 5] };
+        assert_eq!(record, expected);
+        record.set(20);
+        assert_eq!(record, MarkRecord { mark: Some(20), ..expected });
+        let mut unknown = MarkRecord::default();
+        unknown.set(-1);
+        assert_eq!(unknown, MarkRecord { mark: Some(-1), ..MarkRecord::default() });
+    }
 
     fn encoded(record: &MarkRecord) -> Vec<u8> {
         let mut value = Vec::new();

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::binding::{Binding, BindingIdentity, RESET_OFFSET};
+use crate::binding::{Binding, BindingIdentity, RESET_OFFSET, SEEDED_OFFSET};
 
 /// Why a partition can't start with the states of its changelog. The caller adds the remedies.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -39,6 +39,20 @@ pub enum Mismatch {
         topic: String,
         /// Its partition.
         partition: i32,
+    },
+    /// The marks were written for a first start, and the group has committed.
+    #[error(
+        "the marks of {topic}/{partition} were written for a first start, but the group has committed offset {}: events \
+         before it were processed without them",
+        grouped(*.committed)
+    )]
+    SeededAfterStart {
+        /// The input topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// The committed offset.
+        committed: i64,
     },
     /// The changelog has a binding, and the group has no offset.
     #[error(
@@ -175,6 +189,10 @@ pub fn compare(
     let state = found.offset;
     match committed {
         _ if state == RESET_OFFSET => Err(Mismatch::ResetUnfinished { topic: topic(), partition }),
+        None if state == SEEDED_OFFSET => Ok(()),
+        Some((committed, _)) if state == SEEDED_OFFSET => {
+            Err(Mismatch::SeededAfterStart { topic: topic(), partition, committed })
+        }
         None => Err(Mismatch::CommitMissing { topic: topic(), partition, state }),
         Some((committed, _)) if committed != state => {
             Err(Mismatch::OtherOffset { topic: topic(), partition, state, committed })
@@ -266,6 +284,29 @@ mod tests {
         for committed in [None, Some((0, &b""[..])), Some((-1, b""))] {
             check(&identity(), committed, Some(&binding(RESET_OFFSET, b"")), true, unfinished);
         }
+    }
+
+    #[test]
+    fn a_first_start_may_begin_with_seeded_marks() {
+        let seeded = binding(SEEDED_OFFSET, b"");
+        for has_records in [false, true] {
+            assert_eq!(compare(&identity(), None, Some(&seeded), has_records), Ok(()));
+        }
+        for committed in [0, SEEDED_OFFSET] {
+            let expected = Mismatch::SeededAfterStart { topic: "orders".to_owned(), partition: 3, committed };
+            assert_eq!(compare(&identity(), Some((committed, b"")), Some(&seeded), true), Err(expected));
+        }
+        check(
+            &identity(),
+            Some((1200, b"")),
+            Some(&seeded),
+            true,
+            "the marks of orders/3 were written for a first start, but the group has committed offset 1,200: events before \
+             it were processed without them",
+        );
+        let other = BindingIdentity { lane_key: "key: header user".to_owned(), ..identity() };
+        let mismatch = compare(&other, None, Some(&seeded), true);
+        assert!(matches!(mismatch, Err(Mismatch::OtherLaneKey { .. })), "{mismatch:?}");
     }
 
     #[test]

@@ -102,6 +102,7 @@ fn is_adoptable(mismatch: &Mismatch) -> bool {
         Mismatch::StateMissing { .. }
         | Mismatch::BindingMissing { .. }
         | Mismatch::ResetUnfinished { .. }
+        | Mismatch::SeededAfterStart { .. }
         | Mismatch::TopicRecreated { .. }
         | Mismatch::OtherTopic { .. }
         | Mismatch::OtherHandler { .. }

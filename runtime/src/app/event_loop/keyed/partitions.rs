@@ -315,7 +315,9 @@ fn refused(found: &StartPosition, reason: String) -> Resolved {
 /// Returns what an operator can do about a mismatch.
 fn remedy(mismatch: &Mismatch) -> &'static str {
     match mismatch {
-        Mismatch::StateMissing { .. } | Mismatch::BindingMissing { .. } => {
+        Mismatch::StateMissing { .. }
+        | Mismatch::BindingMissing { .. }
+        | Mismatch::SeededAfterStart { .. } => {
             "restore the changelog, or stop all members and run `keylane state reset`, which processes the log again"
         }
         Mismatch::ResetUnfinished { .. } => "stop all members, and run `keylane state reset` again",
