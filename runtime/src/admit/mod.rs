@@ -18,5 +18,5 @@ pub use filter::{Filter, FilterCount};
 pub use key_identity::{EnteredKey, KeyIdentities};
 pub use lane_key::LaneRule;
 pub use lane_name::{lane_key_text, lane_name};
-pub use order_value::OrderValueRule;
-pub use typed_key::{typed_key, typed_parts};
+pub use order_value::{OrderValueRule, typed_order_value};
+pub use typed_key::{typed_field, typed_key, typed_parts};

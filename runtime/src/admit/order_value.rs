@@ -62,6 +62,17 @@ impl OrderValueRule {
     }
 }
 
+/// Returns the order value that an operator has typed, in the format of the gate; `None`: it can't be read. Eight bytes are typed
+/// as an integer, and the timestamp of a record in milliseconds since 1970.
+pub fn typed_order_value(by: &OrderBy, text: &str) -> Option<i64> {
+    let format = match by {
+        OrderBy::Timestamp => OrderFormat::UnixMs,
+        OrderBy::Field(_, OrderFormat::Int64) => OrderFormat::Integer,
+        OrderBy::Field(_, format) => *format,
+    };
+    of_bytes(text.as_bytes(), format).filter(|value| !matches!(*value, i64::MIN | i64::MAX))
+}
+
 fn of_bytes(bytes: &[u8], format: OrderFormat) -> Option<i64> {
     match format {
         OrderFormat::Int64 => bytes.try_into().ok().map(i64::from_be_bytes),
@@ -143,6 +154,21 @@ fn rfc3339(bytes: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_typed_in_the_format_of_the_gate() {
+        let field = || EventField::Header("v".to_owned());
+        for (by, text, expected) in [
+            (OrderBy::Field(field(), OrderFormat::Integer), "-7", Some(-7)),
+            (OrderBy::Field(field(), OrderFormat::Integer), "seven", None),
+            (OrderBy::Field(field(), OrderFormat::Integer), "9223372036854775807", None),
+            (OrderBy::Field(field(), OrderFormat::Int64), "12345678", Some(12_345_678)),
+            (OrderBy::Field(field(), OrderFormat::Rfc3339), "1970-01-01 00:00:01", Some(1_000_000_000)),
+            (OrderBy::Timestamp, "1", Some(1_000_000)),
+        ] {
+            assert_eq!(typed_order_value(&by, text), expected, "{text}");
+        }
+    }
     use crate::admit::{Arena, Header};
 
     fn value(by: &OrderBy, value: Option<&[u8]>, headers: &[Header<'_>], timestamp: i64) -> Option<i64> {

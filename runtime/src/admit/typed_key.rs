@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use keylane_state::record_key::{self, KeyPart};
 
 use super::json_scalar;
-use crate::config::{LaneKey, LanesConfig, NoKey, Ordering};
+use crate::config::{EventField, LaneKey, LanesConfig, NoKey, Ordering};
 
 /// Why a text is not a lane key of the handler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,22 +77,32 @@ pub fn typed_key(lanes: &LanesConfig, texts: &[String]) -> Result<Vec<u8>, Typed
     Ok(key)
 }
 
+/// Appends a field of events, as a gate key.
+pub fn typed_field(field: &EventField, text: &str, key: &mut Vec<u8>) {
+    match field {
+        EventField::Header(_) => record_key::push_key(KeyPart::Bytes(text.as_bytes()), key),
+        EventField::Json(_) => with_scalar(text, key, record_key::push_key),
+    }
+}
+
 /// Appends one part. The text of a JSON lane key is a JSON scalar, or a string without quotes.
 fn with_part(source: &LaneKey, text: &str, key: &mut Vec<u8>, push: impl Fn(KeyPart<'_>, &mut Vec<u8>)) {
     match source {
         LaneKey::Key | LaneKey::Header(_) | LaneKey::Composite(_) => {
             push(KeyPart::Bytes(text.as_bytes()), key)
         }
-        LaneKey::Json(_) | LaneKey::RegistryJson(_) => {
-            let out = RefCell::new(&mut *key);
-            let scalar = json_scalar::hash(text.as_bytes(), &[], &|scalar| {
-                scalar.as_key_part(&|part| push(part, *out.borrow_mut()));
-                0
-            });
-            if scalar.is_none() {
-                push(KeyPart::JsonString(text), key);
-            }
-        }
+        LaneKey::Json(_) | LaneKey::RegistryJson(_) => with_scalar(text, key, push),
+    }
+}
+
+fn with_scalar(text: &str, key: &mut Vec<u8>, push: impl Fn(KeyPart<'_>, &mut Vec<u8>)) {
+    let out = RefCell::new(&mut *key);
+    let scalar = json_scalar::hash(text.as_bytes(), &[], &|scalar| {
+        scalar.as_key_part(&|part| push(part, *out.borrow_mut()));
+        0
+    });
+    if scalar.is_none() {
+        push(KeyPart::JsonString(text), key);
     }
 }
 
@@ -133,6 +143,18 @@ mod tests {
         assert_eq!(typed(&composite, &["1", "1"]).as_deref(), Ok(expected));
         let parts = typed(&composite, &["1"]).expect_err("one of two");
         assert!(parts.to_string().contains("has 2 parts, and 1 were given"), "{parts}");
+    }
+
+    #[test]
+    fn the_type_of_a_gate_key_follows_from_its_field() {
+        let typed = |field: EventField, text| {
+            let mut key = Vec::new();
+            typed_field(&field, text, &mut key);
+            key
+        };
+        assert_eq!(typed(EventField::Header("row".to_owned()), "1"), b"\x011");
+        assert_eq!(typed(EventField::Json("/row".to_owned()), "1"), b"\x031");
+        assert_eq!(typed(EventField::Json("/row".to_owned()), "a"), b"\x02a");
     }
 
     #[test]

@@ -31,7 +31,10 @@ use authentication::CredentialsWatch;
 use clock::Clock;
 use event_loop::{EventLoop, LoopEnd};
 pub use group_status::group_statuses;
-pub use keyed_tools::{Accepted, Adopted, KeyedTools, ResetPartition, Selection, StateOfKey, ToolPartition};
+pub use keyed_tools::{
+    Accepted, Adopted, KeyedTools, KnownMark, NewMarks, ResetPartition, Selection, StateOfKey, ToolPartition,
+    WrittenMarks,
+};
 use progress::ProgressThread;
 use signals::{Request, Signals};
 use start::{BrokerWait, Parts, is_stopped};

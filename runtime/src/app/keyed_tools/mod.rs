@@ -1,7 +1,7 @@
 //! The commands for keyed state: they read and write changelogs and committed offsets, without the handler.
 //!
 //! [`log_reader`] reads partitions of a changelog, [`states`] makes states of its records, [`group`] describes the group
-//! and its offsets, [`transaction`] writes. [`reset`], [`adopt`] and [`accept`] are the commands that write.
+//! and its offsets, [`transaction`] writes. [`reset`], [`adopt`], [`accept`] and [`marks`] are the commands that write.
 //!
 //! *Invariants.* Commands that write need a group without members. What is read before a write was decided: open
 //! transactions are waited for. A state never belongs to another offset than its binding says, at whatever moment a
@@ -11,6 +11,7 @@ mod accept;
 mod adopt;
 mod group;
 mod log_reader;
+mod marks;
 mod reset;
 mod states;
 mod transaction;
@@ -23,8 +24,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use keylane_state::BindingIdentity;
 
 use super::group_status::no_broker;
-use super::start::{Access, client_properties, credentials, source_spec};
-use crate::admit::LaneRule;
+use super::start::{Access, client_properties, credentials, keys_of, source_spec};
 use crate::config::{Checked, HandlerConfig};
 use crate::librdkafka::{
     Consumer, Deadline, Properties, StartupError, StartupRequests, TopicDescription, TopicRole, Waiting,
@@ -33,6 +33,7 @@ use log_reader::LogReader;
 
 pub use accept::Accepted;
 pub use adopt::Adopted;
+pub use marks::{KnownMark, NewMarks, WrittenMarks};
 pub use reset::ResetPartition;
 pub use states::StateOfKey;
 
@@ -68,6 +69,7 @@ pub struct ToolPartition {
 pub struct KeyedTools {
     handler: String,
     group: CString,
+    /// As the binding records have it.
     lane_key: String,
     is_transactional: bool,
     consumer_properties: Properties,
@@ -115,11 +117,10 @@ impl KeyedTools {
             }
             Err(error) => return Err(error),
         };
-        let lanes = &handler.lanes;
         Ok(KeyedTools {
             handler: handler.name.clone(),
             group: name(&handler.group_id)?,
-            lane_key: LaneRule::description(lanes.ordering, &lanes.lane_key, lanes.no_key),
+            lane_key: keys_of(handler),
             is_transactional: handler.transactions.is_some(),
             reader: LogReader::new(consumer_properties.clone())?,
             consumer_properties,

@@ -16,8 +16,8 @@ use super::transaction::{ChangelogRecord, Transactions};
 use super::{KeyedTools, ToolPartition};
 use crate::librdkafka::{ErrorCode, PartitionList};
 
-/// Number of keys that one transaction deletes.
-const KEYS_MAX: usize = 10_000;
+/// Number of keys that one transaction changes.
+pub(super) const KEYS_MAX: usize = 10_000;
 
 /// A partition to reset.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct ResetPartition {
     pub partition: ToolPartition,
     /// Number of keys with a state.
     pub keys: usize,
+    /// Number of keys with a mark of the gate.
+    pub marks: usize,
     /// The committed offset of the group, if there is one.
     pub committed: Option<i64>,
     /// The start of the log, to which the group will be set.
@@ -46,7 +48,7 @@ impl KeyedTools {
         let mut plan = Vec::with_capacity(partitions.len());
         for (partition, start) in partitions.into_iter().zip(starts) {
             let committed = commits.get(&(partition.topic, partition.number)).map(|(offset, _)| *offset);
-            let found = self.read_states(&partition, Wanted::Keys, Bound::End)?;
+            let found = self.read_states(&partition, Wanted::KeysAndMarks, Bound::End)?;
             if let Some(Ok(binding)) = &found.binding
                 && binding.group != self.group()
             {
@@ -57,7 +59,8 @@ impl KeyedTools {
                 bail!("{reason}; use another `keys.topic`: nothing was changed");
             }
             if found.binding.is_some() || found.has_records || committed.is_some() {
-                plan.push(ResetPartition { keys: found.states.len(), partition, committed, start });
+                let (keys, marks) = (found.states.len(), found.marks.len());
+                plan.push(ResetPartition { keys, marks, partition, committed, start });
             }
         }
         Ok(plan)
@@ -86,8 +89,8 @@ impl KeyedTools {
     ) -> anyhow::Result<usize> {
         let mut deleted = 0;
         for partition in partitions {
-            let found = self.read_states(partition, Wanted::Keys, Bound::End)?;
-            let keys: Vec<&[u8]> = found.states.keys().map(|key| &**key).collect();
+            let found = self.read_states(partition, Wanted::KeysAndMarks, Bound::End)?;
+            let keys: Vec<&[u8]> = found.states.keys().chain(found.marks.keys()).map(|key| &**key).collect();
             for keys in keys.chunks(KEYS_MAX) {
                 let (topic, partition) = (partition.topic, partition.number);
                 let tombstones =
@@ -95,7 +98,7 @@ impl KeyedTools {
                 let records: Vec<ChangelogRecord<'_>> = tombstones.collect();
                 transactions.run(&records, None)?;
             }
-            deleted += keys.len();
+            deleted += found.states.len();
         }
         let starts = self.starts(partitions)?;
         let mut offsets = PartitionList::with_capacity(partitions.len());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keylane_state::{BINDING_KEY, Binding, RecordError, StateRecord, record_key};
+use keylane_state::{BINDING_KEY, Binding, MarkRecord, RecordError, StateRecord, record_key};
 
 use super::log_reader::Bound;
 use super::{KeyedTools, ToolPartition};
@@ -14,7 +14,11 @@ pub(super) enum Wanted<'k> {
     Keys,
     /// Those of all keys.
     Values,
-    /// That of this record key.
+    /// Those of all keys, without the states themselves, and all marks.
+    KeysAndMarks,
+    /// The marks of all keys.
+    Marks,
+    /// That of this record key, which may be the key of a mark.
     Only(&'k [u8]),
     /// None: only the binding.
     Binding,
@@ -36,6 +40,10 @@ pub struct StateOfKey {
 pub struct PartitionStates {
     /// By record key: the state, or why its record can't be decoded.
     pub states: BTreeMap<Box<[u8]>, Result<StateOfKey, RecordError>>,
+    /// What the gate remembers, by the key of the mark record, or why the record can't be decoded.
+    pub(super) marks: BTreeMap<Box<[u8]>, Result<MarkRecord, RecordError>>,
+    /// Whether the changelog has records of states, deletions included.
+    pub(super) has_states: bool,
     /// The binding record; `None`: there is none.
     pub(super) binding: Option<Result<Binding, RecordError>>,
     /// Whether the changelog has any other record, deletions included.
@@ -62,6 +70,15 @@ impl KeyedTools {
         Ok(state.and_then(|state| state.value))
     }
 
+    /// Reads what the gate remembers of one key in a partition. `key`: of the mark record.
+    ///
+    /// # Errors
+    /// The changelog can't be read, or the record can't be decoded.
+    pub fn mark_of(&mut self, partition: &ToolPartition, key: &[u8]) -> anyhow::Result<Option<MarkRecord>> {
+        let mut found = self.read_states(partition, Wanted::Only(key), Bound::Committed)?;
+        Ok(found.marks.remove(key).transpose()?)
+    }
+
     pub(super) fn read_states(
         &mut self,
         partition: &ToolPartition,
@@ -86,12 +103,13 @@ impl PartitionStates {
         }
         self.has_records = true;
         if record_key::is_mark(key) {
-            return; // what a gate remembers is not a state
+            return self.take_mark(key, value, wanted);
         }
+        self.has_states = true;
         let is_wanted = match wanted {
-            Wanted::Keys | Wanted::Values => true,
+            Wanted::Keys | Wanted::Values | Wanted::KeysAndMarks => true,
             Wanted::Only(only) => only == key,
-            Wanted::Binding => false,
+            Wanted::Marks | Wanted::Binding => false,
         };
         if !is_wanted {
             return;
@@ -103,9 +121,27 @@ impl PartitionStates {
         let state = StateRecord::decode(value).map(|StateRecord { version, state }| StateOfKey {
             version,
             size: state.len(),
-            value: (wanted != Wanted::Keys).then(|| state.to_vec()),
+            value: (!matches!(wanted, Wanted::Keys | Wanted::KeysAndMarks)).then(|| state.to_vec()),
         });
         self.states.insert(key.into(), state);
+    }
+
+    /// What a gate remembers is not a state.
+    fn take_mark(&mut self, key: &[u8], value: Option<&[u8]>, wanted: Wanted<'_>) {
+        let is_wanted = match wanted {
+            Wanted::Marks | Wanted::KeysAndMarks => true,
+            Wanted::Only(only) => only == key,
+            Wanted::Keys | Wanted::Values | Wanted::Binding => false,
+        };
+        match value {
+            _ if !is_wanted => {}
+            Some(value) => {
+                self.marks.insert(key.into(), MarkRecord::decode(value));
+            }
+            None => {
+                self.marks.remove(key);
+            }
+        }
     }
 }
 
@@ -130,6 +166,18 @@ mod tests {
         assert_eq!(states.states.get(&b"\x01ada"[..]), Some(&Ok(ada)));
         assert!(states.states.get(&b"\x01eve"[..]).is_some_and(Result::is_err));
         assert_eq!((states.states.len(), states.has_records, states.binding.is_none()), (2, true, true));
+        assert!(states.has_states && states.marks.is_empty());
+        let mut mark = Vec::new();
+        MarkRecord { mark: Some(3), ..MarkRecord::default() }.encode(&mut mark);
+        let key = b"\x09\0\0\0\x04\x01ada";
+        let mut marks = PartitionStates::default();
+        marks.take(key, Some(&mark), Wanted::Values);
+        assert!(marks.states.is_empty() && marks.marks.is_empty() && !marks.has_states);
+        marks.take(key, Some(&mark), Wanted::Only(key));
+        let found = marks.marks.get(&key[..]).and_then(|found| found.as_ref().ok());
+        assert_eq!(found.and_then(|record| record.mark), Some(3));
+        marks.take(key, None, Wanted::Marks);
+        assert!(marks.marks.is_empty() && marks.has_records);
         states.take(&BINDING_KEY, Some(b"?"), Wanted::Keys);
         assert!(states.binding.is_some_and(|binding| binding.is_err()));
     }

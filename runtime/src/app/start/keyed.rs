@@ -110,7 +110,7 @@ impl Parts {
 }
 
 /// Returns a text that determines the keys of records, and what a gate remembers.
-fn keys_of(handler: &HandlerConfig) -> String {
+pub(in crate::app) fn keys_of(handler: &HandlerConfig) -> String {
     let lanes = &handler.lanes;
     let lane_key = LaneRule::description(lanes.ordering, &lanes.lane_key, lanes.no_key);
     let gate = handler.order.gate.as_ref().filter(|gate| gate.durable);

@@ -19,5 +19,6 @@ pub(super) use assemble::Parts;
 pub(super) use broker_wait::BrokerWait;
 pub use errors::is_permanent;
 pub(super) use errors::is_stopped;
+pub(super) use keyed::keys_of;
 pub(super) use options::{Access, client_properties, credentials, source_spec};
 pub use preflight::preflight_problems;

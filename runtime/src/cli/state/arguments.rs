@@ -1,5 +1,7 @@
 //! The arguments of `keylane state` and `keylane offsets`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// Arguments of `state`.
@@ -25,6 +27,12 @@ pub enum StateCommand {
     /// Set the group to the offsets of the states, after the group's offsets were changed or have expired. The group must
     /// have no members.
     Adopt(StateAdoptArguments),
+    /// Set the mark of a key, the order value up to which its events have passed: the key continues with the value after it,
+    /// also if it waited behind the dead letters of a gap. The group must have no members.
+    SetMark(StateSetMarkArguments),
+    /// Set the marks of the keys in a dump of a table, so that a gate continues where the table is. A mark that is not lower is
+    /// kept. The group must have no members.
+    Seed(StateSeedArguments),
 }
 
 /// The partitions that a command is about.
@@ -67,6 +75,12 @@ pub struct StateGetArguments {
     /// The state of the events without a key, or of the partition.
     #[arg(long)]
     pub no_key: bool,
+    /// Print what the gate remembers of the key instead, as a line of JSON for each partition.
+    #[arg(long)]
+    pub mark: bool,
+    /// With `--mark`: the gate key, if `gate.key` is not `lane`.
+    #[arg(long, value_name = "KEY", requires = "mark")]
+    pub gate_key: Option<String>,
     /// Only partitions of this input topic.
     #[arg(long, value_name = "TOPIC")]
     pub topic: Option<String>,
@@ -103,6 +117,38 @@ pub struct StateAdoptArguments {
     /// The partitions.
     #[command(flatten)]
     pub partitions: PartitionArguments,
+}
+
+/// Arguments of `state set-mark`.
+#[derive(Args, Debug)]
+pub struct StateSetMarkArguments {
+    /// The handler.
+    pub handler: String,
+    /// The number of the partition.
+    pub partition: i32,
+    /// The lane key, one argument for each part, and the order value in the format of the gate. A handler with
+    /// `ordering = "partition"` has only the value.
+    #[arg(value_name = "KEY VALUE", required = true, allow_negative_numbers = true)]
+    pub key_and_value: Vec<String>,
+    /// The gate key, if `gate.key` is not `lane`.
+    #[arg(long, value_name = "KEY")]
+    pub gate_key: Option<String>,
+    /// The input topic, if the handler reads several.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+}
+
+/// Arguments of `state seed`.
+#[derive(Args, Debug)]
+pub struct StateSeedArguments {
+    /// The handler.
+    pub handler: String,
+    /// CSV with the columns `partition,key,value` or `key,value`, named in its first line; or lines of JSON with these fields,
+    /// if the name ends in `.jsonl`. Without a partition, it is the one that Kafka's producers choose for the key.
+    pub dump: PathBuf,
+    /// The input topic, if the handler reads several.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
 }
 
 /// Arguments of `offsets`.

@@ -21,7 +21,7 @@ pub(super) fn reset(on: &Cli<'_>, arguments: &StateResetArguments) -> Result<Com
             remedy: "add `--yes`",
         });
     }
-    let mut tools = on.open(&arguments.partitions)?;
+    let mut tools = on.open_any(&arguments.partitions)?;
     let plan = tools.plan_reset()?;
     if plan.is_empty() {
         return stdout::print("nothing to reset: there are no states and no committed offsets\n");
@@ -41,10 +41,11 @@ pub(super) fn reset(on: &Cli<'_>, arguments: &StateResetArguments) -> Result<Com
 }
 
 fn describe(reset: &ResetPartition) -> String {
-    let ResetPartition { partition, keys, committed, start } = reset;
+    let ResetPartition { partition, keys, marks, committed, start } = reset;
     let (input, number) = (&partition.input, partition.number);
+    let marks = if *marks > 0 { format!(" and {marks} marks of the gate") } else { String::new() };
     format!(
-        "{input}/{number}: {keys} states are deleted, and the offset is set from {} to {start}",
+        "{input}/{number}: {keys} states{marks} are deleted, and the offset is set from {} to {start}",
         or_none(*committed)
     )
 }
@@ -58,7 +59,7 @@ fn is_confirmed(group: &str) -> anyhow::Result<bool> {
 
 /// Sets the group to the offsets of the states.
 pub(super) fn adopt(on: &Cli<'_>, arguments: &StateAdoptArguments) -> Result<Completion, CommandFailure> {
-    let adopted = on.open(&arguments.partitions)?.adopt()?;
+    let adopted = on.open_any(&arguments.partitions)?.adopt()?;
     if adopted.is_empty() {
         return stdout::print("nothing to adopt: the offsets are those of the states\n");
     }

@@ -5,7 +5,7 @@ use keylane_state::record_key;
 
 use super::super::{CommandFailure, Completion, stdout};
 use super::arguments::StateGetArguments;
-use super::{Cli, note};
+use super::{Cli, marks, note};
 use crate::admit::{typed_key, typed_parts};
 use crate::app::Selection;
 use crate::config::HandlerConfig;
@@ -18,6 +18,9 @@ pub(super) fn execute(on: &Cli<'_>, arguments: &StateGetArguments) -> Result<Com
         remedy: "`keylane state list` prints the keys",
     })?;
     let selection = Selection { topic: arguments.topic.clone(), partition: arguments.partition };
+    if arguments.mark {
+        return marks::get(on, handler, texts, arguments.gate_key.as_deref(), &selection);
+    }
     let mut tools = on.connect(handler, &selection)?;
     note(&format!("reading the {}, at {}", tools.source(), on.servers));
     let mut found: Option<(String, Vec<u8>)> = None;
@@ -50,10 +53,10 @@ fn handler_and_key<'a>(
     let parts = |handler: &HandlerConfig| if arguments.no_key { 0 } else { typed_parts(&handler.lanes) };
     if let Some((first, rest)) = key.split_first()
         && let Some(named) = on.config.handlers.iter().find(|handler| handler.name == *first)
-        && named.state.is_some()
+        && (named.state.is_some() || (arguments.mark && named.order.is_durable()))
         && (rest.len() == parts(named) || arguments.no_key)
     {
         return Ok((named, rest));
     }
-    Ok((on.with_state(None)?, key))
+    Ok((if arguments.mark { on.with_marks(None)? } else { on.with_state(None)? }, key))
 }

@@ -2,7 +2,9 @@
 
 pub(super) mod arguments;
 mod changes;
+mod dump;
 mod get;
+mod marks;
 mod read;
 mod text;
 
@@ -24,6 +26,8 @@ pub(super) fn execute(file: &Path, arguments: &StateArguments) -> Result<Complet
         StateCommand::Count(arguments) => read::count(&on, arguments),
         StateCommand::Reset(arguments) => changes::reset(&on, arguments),
         StateCommand::Adopt(arguments) => changes::adopt(&on, arguments),
+        StateCommand::SetMark(arguments) => marks::set_mark(&on, arguments),
+        StateCommand::Seed(arguments) => marks::seed(&on, arguments),
     }
 }
 
@@ -83,13 +87,32 @@ impl Cli<'_> {
         self.handler(name, "keyed state", |handler| handler.state.is_some())
     }
 
+    fn with_marks(&self, name: Option<&str>) -> Result<&HandlerConfig, CommandFailure> {
+        self.handler(name, "marks in a changelog", |handler| handler.order.is_durable())
+    }
+
     fn connect(&self, handler: &HandlerConfig, selection: &Selection) -> Result<KeyedTools, CommandFailure> {
         Ok(KeyedTools::connect(self.config, self.servers, handler, selection)?)
     }
 
-    /// Connects to the changelogs of the partitions, and prints what is read.
+    /// Connects to the changelogs of the partitions, and prints what is read. The handler has keyed state.
     fn open(&self, arguments: &PartitionArguments) -> Result<KeyedTools, CommandFailure> {
-        let handler = self.with_state(arguments.handler.as_deref())?;
+        self.open_changelogs(self.with_state(arguments.handler.as_deref())?, arguments)
+    }
+
+    /// As [`Cli::open`], for a handler that has a changelog: of keyed state, or of the marks of its gate.
+    fn open_any(&self, arguments: &PartitionArguments) -> Result<KeyedTools, CommandFailure> {
+        let name = arguments.handler.as_deref();
+        let handler =
+            self.handler(name, "keyed state or marks in a changelog", |handler| handler.keys.is_some())?;
+        self.open_changelogs(handler, arguments)
+    }
+
+    fn open_changelogs(
+        &self,
+        handler: &HandlerConfig,
+        arguments: &PartitionArguments,
+    ) -> Result<KeyedTools, CommandFailure> {
         let tools = self.connect(handler, &arguments.selection())?;
         note(&format!("reading the {}, at {}", tools.source(), self.servers));
         Ok(tools)
