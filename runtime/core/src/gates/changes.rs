@@ -29,7 +29,9 @@ impl Gates {
         let mut changes = [None; 3];
         match (how, role) {
             (SettledAs::Failed | SettledAs::WithoutCall(_), Role::BreaksKey) => {
-                changes[0] = Some(Change::Broken(true));
+                // The missing value may have come before its dead letter was stored: then the key is whole again.
+                let is_broken = self.keys.key(key).memory.broken;
+                changes[0] = is_broken.then_some(Change::Broken(true));
             }
             (SettledAs::WithoutCall(WithoutCall { ends_key: true, .. }), _) => {
                 changes[0] = Some(Change::Ended);
