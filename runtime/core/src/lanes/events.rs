@@ -68,6 +68,19 @@ impl EventStore {
         (!queue.is_empty()).then(|| &self.nodes[queue.head].event)
     }
 
+    /// Returns whether an event with this offset is in a queue.
+    pub(super) fn contains(&self, queue: Queue, offset: i64) -> bool {
+        let mut at = queue.head;
+        for _ in 0..queue.len() {
+            let Node { event, next } = &self.nodes[at];
+            if event.offset == offset {
+                return true;
+            }
+            at = *next;
+        }
+        false
+    }
+
     pub(super) fn pop_front(&mut self, queue: &mut Queue) -> Option<Event> {
         let node = self.detach_front(queue)?;
         Some(self.take(node))

@@ -394,6 +394,15 @@ impl Lanes {
 
     // -- for the core -------------------------------------------------------------------------------
 
+    /// Returns the barred lane of the event at this offset, if another one is before it in gate order.
+    pub(crate) fn barred_lane_of(&self, partition: u32, offset: i64) -> Option<u32> {
+        self.barriers.held.iter().copied().find(|&lane| {
+            let Lane { partition: of, queue, .. } = &self.lanes[lane];
+            let is_behind = self.events.front(*queue).is_some_and(|front| front.offset > offset);
+            *of == partition && is_behind && self.events.contains(*queue, offset)
+        })
+    }
+
     /// Returns an event of the store that is parked.
     pub(crate) fn parked_event(&self, node: u32) -> Event {
         self.events.get(node)

@@ -24,7 +24,10 @@ impl Core {
             let hold = held.then(|| state.ledger.committable() - i64::from(state.commit.excluded));
             // What the first unsettled event waits for may lie beyond the barrier.
             let gates = self.lanes.gates.as_deref().filter(|_| held && !state.commit.excluded);
-            let exempt = gates.and_then(|gates| gates.lane_of_parked(index, state.ledger.committable()));
+            let first = state.ledger.committable();
+            let exempt = gates.and_then(|gates| {
+                gates.lane_of_parked(index, first).or_else(|| self.lanes.barred_lane_of(index, first))
+            });
             let changed = hold != state.hold;
             state.hold = hold;
             if held || changed {
