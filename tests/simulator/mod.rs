@@ -8,7 +8,8 @@
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state. In some seeds,
 //! delivery is transactional: `transactions` replaces `outputs` and `commits`. In some of these, `keyed` gives states to
-//! the events.
+//! the events. In some seeds, `gates` gives order values and ids to the records, and the handler has a gate: then G1 to
+//! G9 replace I2, I3 and I4.
 //!
 //! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
 //! cluster.
@@ -42,6 +43,16 @@
 //! | I-slots | An arena slot holds the event that the core names with it, and no event of a released partition. |
 //! | I-start | No event is dispatched before the start of its partition is committed. |
 //! | I-view | A view shows the first unsettled offset of each partition, and what blocks it. |
+//! | G1 consecutive | Each value runs after the value before it, but for holes, passed gaps and broken keys. |
+//! | G2 newest | No value runs that is below one that was done, but for a tolerance. With `latest_first`, the greatest runs. |
+//! | G3 without call | An event settles without a call, or is rejected, only for a reason that another event shows. Such an
+//! event is not called. |
+//! | G4 outcomes | Only admitted events without an outcome are called. I1, I8 and T2 check that each has one. |
+//! | G5 window | Waiting events run in the order of their values, and not before their time. |
+//! | G6 gaps | A gap is closed only when one of its limits is reached. I11 checks that it is closed. |
+//! | G7 memory | What is remembered of a key is what its events have changed; durable: what claimed events have changed. |
+//! | G8 duplicates | No event runs whose id is remembered. |
+//! | G9 key identity | The core names only keys that have events. |
 //! | T1 once | Transactional delivery: a read_committed reader sees the effects of every event exactly once, unless its topic
 //! was recreated, its record was deleted, or offsets of its partition were reset. |
 //! | T2 effects and claims | A transaction claims an event if and only if it contains the effects of the event. |
