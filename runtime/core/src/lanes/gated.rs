@@ -308,6 +308,11 @@ impl Lanes {
 
     /// Has the core reject an event.
     pub(crate) fn reject(&mut self, lane: u32, event: Event, reason: Reason) {
+        if self.gates().keys.order(event.order).filtered {
+            // It has no bytes that could be dead-lettered.
+            let outcome = GateOutcome::Filtered;
+            return self.decide(lane, event, WithoutCall { outcome, moves_mark: false, ends_key: false });
+        }
         let partition = self.lanes[lane].partition;
         let gates = self.gates();
         gates.keys.set_role(event.order, Role::Beside);
