@@ -16,7 +16,8 @@ impl World {
         let mut keys: std::collections::BTreeMap<KeyName, KeyModel> = std::collections::BTreeMap::new();
         for (at, row) in rows.iter().enumerate() {
             let (index, offset) = (row.partition, row.offset);
-            if self.gate_part(p, index).ownership != Some(row.ownership) {
+            let is_current = self.reads_current_topic(p, index);
+            if self.gate_part(p, index).ownership != Some(row.ownership) || !is_current {
                 return;
             }
             let Some((event, key)) = self.event_and_key(p, index, offset) else {
