@@ -204,31 +204,31 @@ coverage! {
     StatesForgotten 3_000
     StatesChangedMeanwhile 4_000
     DeletionsRefused 3_000
-    GateStale 0
-    GateSuperseded 0
-    Preemptions 0
-    GateLate 0
-    GateDuplicates 0
-    GateFiltered 0
-    GateLateDelivered 0
-    RejectedNoValue 0
-    RejectedAhead 0
-    RejectedBelowFirst 0
-    RejectedGap 0
-    RejectedLate 0
-    FirstsChosen 0
-    GapsTimedOut 0
-    GapsTooManyEarly 0
-    GapsInFullPartitions 0
-    GatesStopped 0
-    HolesFilled 0
-    GateKeysEnded 0
-    GateKeysBroken 0
-    GateKeysLookedUp 0
-    GateNumbersReused 0
-    GateMemoriesCommitted 0
-    LogEndsRequested 0
-    LogEndsReached 0
+    GateStale 20_000
+    GateSuperseded 10_000
+    Preemptions 30
+    GateLate 2_000
+    GateDuplicates 9_000
+    GateFiltered 3_000
+    GateLateDelivered 8_000
+    RejectedNoValue 4_000
+    RejectedAhead 4_000
+    RejectedBelowFirst 50
+    RejectedGap 6_000
+    RejectedLate 2_000
+    FirstsChosen 1_000
+    GapsTimedOut 1_000
+    GapsTooManyEarly 200
+    GapsInFullPartitions 300
+    GatesStopped 100
+    HolesFilled 200
+    GateKeysEnded 3_000
+    GateKeysBroken 3_000
+    GateKeysLookedUp 100_000
+    GateNumbersReused 60_000
+    GateMemoriesCommitted 20_000
+    LogEndsRequested 30_000
+    LogEndsReached 20_000
 }
 
 #[derive(Clone, Debug)]
