@@ -203,16 +203,20 @@ impl World {
         let of_key = model.events.values().filter(|other| {
             other.order.key == event.order.key && other.state == EventState::Queued && !other.ends_key(plan)
         });
-        let lower = of_key.clone().filter(|other| other.offset < visible_to).any(|other| {
+        let is_lower = |other: &&EventModel| {
             other.order.value.is_some_and(|other| other < value && key.mark.is_none_or(|mark| other > mark))
-        });
+        };
+        let visible = of_key.clone().filter(|other| other.offset < visible_to);
+        let lower: Vec<EventModel> = visible.filter(is_lower).copied().collect();
         let waited = of_key.filter(|other| now.saturating_sub(other.admitted) + ROUNDING >= rule.window);
         let released = waited.filter_map(|other| other.order.value).max();
         // What was released stays so, although the event that has waited may have run.
         let of_key = self.gate_part(p, index).model.keys.entry(event.order.key).or_default();
         of_key.released = of_key.released.max(released);
         let is_old = of_key.released >= Some(value);
-        lower || !(is_old || is_next || has_limits || self.plan.until_end)
+        // A duplicate settles in the same step.
+        let is_passed = lower.iter().any(|other| !self.is_duplicate(p, index, other, plan));
+        is_passed || !(is_old || is_next || has_limits || self.plan.until_end)
     }
 
     /// Without early or waiting events, a lane runs in the order of arrival.

@@ -177,7 +177,9 @@ impl World {
         if !self.is_gated() {
             return;
         }
-        let Some(call) = self.processes[p].calls.get(&key_of(call)) else { return };
+        // The result of a cancelled call does not count.
+        let call = self.processes[p].calls.get(&key_of(call)).filter(|call| call.cancelled.is_none());
+        let Some(call) = call else { return };
         let (rows, lengths) = (call.rows.clone(), call.lanes.clone());
         let is_transactional = self.is_transactional();
         let mut first = 0;
