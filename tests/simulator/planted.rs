@@ -136,6 +136,27 @@ pub(crate) enum Planted {
     StaleAtAdmission,
 }
 
+impl Planted {
+    /// Returns whether the bug is in what gates need.
+    pub(crate) fn is_of_gates(self) -> bool {
+        matches!(
+            self,
+            Planted::MarkAtDispatch
+                | Planted::HolesForgotten
+                | Planted::FilteredMarkLost
+                | Planted::TombstoneLeavesMark
+                | Planted::IdOfDeadLetter
+                | Planted::NumbersCollide
+                | Planted::OldKeyAnswered
+                | Planted::UncommittedMarks
+                | Planted::EndOfLogAssumed
+                | Planted::EndOfLogLater
+                | Planted::AheadAccepted
+                | Planted::StaleAtAdmission
+        )
+    }
+}
+
 pub(crate) const ALL: [Planted; 63] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,

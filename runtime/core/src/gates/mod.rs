@@ -286,7 +286,9 @@ impl Gates {
             let lane = self.keys.key(key).lane;
             self.parked.may_be_due(lane, key);
         }
-        role != Role::EndsKey && !self.runs_latest_first()
+        // After it, a value in the same hole is stale.
+        let is_alone = matches!(role, Role::EndsKey | Role::FillsHole);
+        !is_alone && !self.runs_latest_first()
     }
 
     /// The call is formed.
