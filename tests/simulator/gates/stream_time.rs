@@ -15,8 +15,6 @@ pub(super) struct StreamTime {
     advanced: Duration,
     /// The uptime up to which the clock has counted, or must not count.
     counted_to: Duration,
-    /// Time without records, before a later one, that the end of the log confirms.
-    ahead: u64,
 }
 
 impl StreamTime {
@@ -30,17 +28,11 @@ impl StreamTime {
 
     /// A record was admitted.
     pub(super) fn record(&mut self, timestamp: i64, wall_ms: i64, uptime: Duration) {
-        let passed = uptime.saturating_sub(self.counted_to).as_millis() as u64;
         self.counted_to = self.counted_to.max(uptime);
         if timestamp < 0 || timestamp > wall_ms + AHEAD_MAX {
             return;
         }
         let timestamp = timestamp.min(wall_ms);
-        if let Some(level) = self.level {
-            let above = (timestamp - level).max(0) as u64;
-            let passed = passed.min(above);
-            self.ahead = self.ahead.max((self.ahead + passed).min(above));
-        }
         let at = self.greatest.partition_point(|&other| other < timestamp);
         self.greatest.insert(at, timestamp);
         if self.greatest.len() > OUTLIERS + 1 {
@@ -50,14 +42,12 @@ impl StreamTime {
             let found = self.greatest[0];
             let before = self.level.replace(found).unwrap_or(found);
             self.advanced += Duration::from_millis(found.abs_diff(before));
-            self.ahead = self.ahead.saturating_sub(found.abs_diff(before));
         }
     }
 
     /// Everything up to the end of the log was read when this request was answered.
     pub(super) fn at_end(&mut self, sent_at: Duration) {
-        self.advanced += sent_at.saturating_sub(self.counted_to) + Duration::from_millis(self.ahead);
-        self.ahead = 0;
+        self.advanced += sent_at.saturating_sub(self.counted_to);
         self.counted_to = self.counted_to.max(sent_at);
     }
 }

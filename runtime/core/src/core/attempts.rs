@@ -92,10 +92,9 @@ impl Core {
         let failed = FailedEvent { call: id, row, event: call.row(row), attempt: call.attempt, reason };
         call.set_failed(row);
         // The settings of gates that name the dead-letter topic mean it.
-        let on_exhausted = match reason {
-            Reason::Gap | Reason::Late => OnExhausted::DeadLetter,
-            _ => self.config.retry.on_exhausted,
-        };
+        let is_dead_letter = matches!(reason, Reason::Gap | Reason::Late);
+        let on_exhausted =
+            if is_dead_letter { OnExhausted::DeadLetter } else { self.config.retry.on_exhausted };
         match on_exhausted {
             OnExhausted::Skip => {
                 call.set_awaited(row, Awaited::Nothing);

@@ -36,7 +36,9 @@ use crate::gates::Gates;
 use crate::lanes::Lanes;
 use crate::outbox::{Outbox, Pending};
 use crate::partitions::{Partitions, Phase};
-use crate::{Action, Counters, Dispatch, EventTimes, FailedEvent, Input, Now, OwnershipId, Partition};
+use crate::{
+    Action, CallId, Counters, Dispatch, EventTimes, FailedEvent, Input, Now, OwnershipId, Partition,
+};
 
 use closing::Drain;
 use committing::{Committer, Transactions};
@@ -198,20 +200,7 @@ impl Core {
                 Action::PermitRead { partition, max_events, max_bytes }
             }
             Pending::WithdrawRead(partition) => Action::WithdrawRead { partition },
-            Pending::Dispatch(id) => {
-                let call = self.calls.get(id).expect("a call lives until its end was handled");
-                self.outbox.lent_lane_lengths.clear();
-                self.outbox.lent_lane_lengths.extend(call.lane_lengths());
-                Action::Dispatch(Dispatch {
-                    call: id,
-                    topic: call.topic,
-                    attempt: call.attempt,
-                    last_attempt: self.config.retry.is_last(call.attempt),
-                    fresh: call.fresh,
-                    rows: &call.rows,
-                    lane_lengths: &self.outbox.lent_lane_lengths,
-                })
-            }
+            Pending::Dispatch(id) => Action::Dispatch(self.dispatch_of(id)),
             Pending::Cancel(call) => Action::Cancel { call },
             Pending::Release => {
                 self.outbox.lend_slots();
@@ -256,6 +245,21 @@ impl Core {
             Pending::Drained { clean, unterminated_calls } => Action::Drained { clean, unterminated_calls },
             Pending::CallStuck(call) => Action::CallStuck { call },
         })
+    }
+
+    fn dispatch_of(&mut self, id: CallId) -> Dispatch<'_> {
+        let call = self.calls.get(id).expect("a call lives until its end was handled");
+        self.outbox.lent_lane_lengths.clear();
+        self.outbox.lent_lane_lengths.extend(call.lane_lengths());
+        Dispatch {
+            call: id,
+            topic: call.topic,
+            attempt: call.attempt,
+            last_attempt: self.config.retry.is_last(call.attempt),
+            fresh: call.fresh,
+            rows: &call.rows,
+            lane_lengths: &self.outbox.lent_lane_lengths,
+        }
     }
 
     /// Returns the next action that is still valid.

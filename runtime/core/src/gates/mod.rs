@@ -156,7 +156,7 @@ impl Gates {
 
     /// Adds the order of an event that is admitted to a lane.
     pub(crate) fn enter(&mut self, at: (u32, u32), order: &EventOrder) -> u32 {
-        let waits_since = self.partition(at.0).stream.waits_from_ms();
+        let waits_since = self.partition(at.0).stream.now_ms();
         self.keys.enter(at, order, waits_since, self.duplicates.is_some())
     }
 
@@ -399,10 +399,17 @@ impl Gates {
         }
     }
 
-    /// Returns since when the oldest event of a key waits, in milliseconds of stream time.
-    pub(crate) fn waits_since(&self, key: u32, event_at: impl Fn(Node) -> Event) -> Option<i64> {
-        let (_, node) = self.parked.oldest(key)?;
-        Some(self.keys.order(event_at(node).order).waits_since)
+    /// Returns whether the oldest event of a key has waited long enough.
+    pub(crate) fn is_expired(&self, key: u32, event_at: impl Fn(Node) -> Event) -> bool {
+        let is_expired = || {
+            let wait_ms = i64::try_from(self.wait_of(key)?.as_millis()).unwrap_or(i64::MAX);
+            let (_, node) = self.parked.oldest(key)?;
+            let Event { order, timestamp, .. } = event_at(node);
+            let stream = &self.partition_now(self.keys.key(key).partition)?.stream;
+            let waited_ms = stream.now_ms().saturating_sub(self.keys.order(order).waits_since);
+            Some(waited_ms >= wait_ms && !stream.is_recent(timestamp, wait_ms))
+        };
+        is_expired().unwrap_or(false)
     }
 
     /// Forgets the keys and orders of an ownership that accepts no more results. Its events were dropped before.

@@ -21,9 +21,10 @@ impl Core {
     /// Takes the timestamp of a record that was read.
     pub(in crate::core) fn record_read(&mut self, index: u32, timestamp: i64) {
         let (uptime, wall_ms) = (self.now.uptime, self.now.wall_ms);
-        let has_events = self.partitions.get(index).ledger.open() > 0;
         let Some(gates) = self.gates() else { return };
-        gates.partition(index).stream.record(timestamp, wall_ms, uptime, has_events);
+        let stream = &mut gates.partition(index).stream;
+        stream.record(timestamp, wall_ms);
+        stream.stand(uptime);
     }
 
     pub(in crate::core) fn log_end_seen(&mut self, id: Partition, end: i64, sent_at: Duration) {

@@ -43,12 +43,8 @@ impl Core {
     }
 
     pub(super) fn is_expired(&self, key: u32) -> bool {
-        let Some(gates) = self.lanes.gates.as_deref() else { return false };
-        let Some(wait) = gates.wait_of(key) else { return false };
-        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-        let since = gates.waits_since(key, |node| self.lanes.parked_event(node));
-        let now = gates.partition_now(gates.keys.key(key).partition).map(|gate| gate.stream.now_ms());
-        since.zip(now).is_some_and(|(since, now)| now.saturating_sub(since) >= wait_ms)
+        let gates = self.lanes.gates.as_deref();
+        gates.is_some_and(|gates| gates.is_expired(key, |node| self.lanes.parked_event(node)))
     }
 
     /// Closes the gap of a key whose lane is free.

@@ -49,7 +49,7 @@ impl Core {
             };
             let exceeds =
                 gate.waiting > u64::from(rule.max_waiting) || gate.waiting_bytes > rule.max_waiting_bytes;
-            if !(exceeds && rule.releases_on_overflow) || !self.release_first(index) {
+            if !(exceeds && rule.releases_on_overflow && self.release_first(index)) {
                 return;
             }
             self.outbox.counters.windows_released_early += 1;
