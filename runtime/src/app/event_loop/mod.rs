@@ -26,7 +26,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keylane_core::{Action, Core, FailedEvent, FetchedRow, Input, Notice, Now, Partition, PartitionStop};
+use keylane_core::{
+    Action, CallId, Core, FailedEvent, FetchedRow, Input, Notice, Now, Partition, PartitionStop, Reason,
+};
 
 use crate::guest::{Call, CallEvent};
 use crate::librdkafka::WakeHandle;
@@ -197,9 +199,7 @@ impl EventLoop {
                 // Reading
                 Action::LookUpStart { partition } => keyed::look_up_start(keyed, source, partition),
                 Action::AnswerAssign { request, starts } => {
-                    reading.assigned(starts);
-                    self.pulse.assigned();
-                    source_events::answer_assign(source, request, starts);
+                    source_events::answer_assign((source, reading, &self.pulse), request, starts);
                 }
                 Action::AnswerRevoke { request, partitions } => {
                     reading.revoked(partitions);
@@ -232,18 +232,13 @@ impl EventLoop {
                 Action::CallStuck { call } => closing.call_stuck(log, call),
 
                 // Publishing
-                Action::Produce { call, rows } => {
-                    publishing.publish(ended, call, rows, reading.arena(), now.wall_ms);
-                }
+                Action::Produce { call, rows } => publishing.publish(ended, call, rows, reading.arena(), now),
                 Action::DropOutputs { call, first, end } => publishing.disown(call, first..end),
                 Action::DeadLetter(dead_letter) => self.dead_letter(&dead_letter),
 
                 // Committing
                 Action::Commit { id, entries, metadata } => {
-                    reading
-                        .gates_mut()
-                        .into_iter()
-                        .for_each(|gates| gates.commit_sent(id, entries, metadata));
+                    reading.commit_sent(id, entries, metadata);
                     source.commit(now.uptime, id, entries, metadata);
                 }
 
@@ -266,15 +261,11 @@ impl EventLoop {
                     self.partition_stopped(partition, offset, reason);
                 }
                 Action::StopHandler { partition, offset, call, row, reason } => {
-                    let error = publishing.error_of(call, row, reason);
-                    closing.handler_stopped(log, (partition, offset), reason, error);
+                    self.stop_handler((partition, offset), (call, row), reason);
                 }
                 Action::AllStopped => closing.all_stopped(log),
                 Action::EndReached => closing.end_reached(),
-                Action::Drained { clean, unterminated_calls } => {
-                    publishing.discard_disowned(); // before the new owners may begin
-                    closing.drained(log, clean, unterminated_calls > 0);
-                }
+                Action::Drained { clean, unterminated_calls } => self.drained(clean, unterminated_calls),
 
                 // Reports
                 Action::ReportStall(blockage) => self.report_stall(blockage),
@@ -291,6 +282,16 @@ impl EventLoop {
         log.dead_letter(*now, dead_letter, publishing.error_of(call, row, reason));
         let (id, digest) = (source.topic_id(event.partition), calling.digest());
         publishing.dead_letter(dead_letter, reading.arena(), id, digest, now.wall_ms);
+    }
+
+    fn stop_handler(&mut self, at: (Partition, i64), (call, row): (CallId, u32), reason: Reason) {
+        let error = self.publishing.error_of(call, row, reason);
+        self.closing.handler_stopped(&self.log, at, reason, error);
+    }
+
+    fn drained(&mut self, clean: bool, unterminated_calls: u32) {
+        self.publishing.discard_disowned(); // before the new owners may begin
+        self.closing.drained(&self.log, clean, unterminated_calls > 0);
     }
 
     fn partition_stopped(&mut self, partition: Partition, offset: i64, reason: PartitionStop) {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use keylane_core::{
-    Admission, ArenaSlot, EventOrder, FetchedRow, GateKey, Input, LookUpId, MemoryChange, Partition,
-    ReadError, StartAt,
+    Admission, ArenaSlot, CommitEntry, CommitId, EventOrder, FetchedRow, GateKey, Input, LookUpId,
+    MemoryChange, Partition, ReadError, StartAt,
 };
 use keylane_state::KeyBytes;
 
@@ -160,6 +160,11 @@ impl Reading {
         if let (Some(gates), Some(identities)) = (&mut self.gates, &self.identities) {
             gates.change(changes, identities, keep);
         }
+    }
+
+    /// A commit was sent: see [`Gates::commit_sent`].
+    pub(super) fn commit_sent(&mut self, id: CommitId, entries: &[CommitEntry], metadata: &str) {
+        self.gates.iter_mut().for_each(|gates| gates.commit_sent(id, entries, metadata));
     }
 
     /// The durable memory of a gate key is loaded. Returns the key of its mark record.

@@ -5,11 +5,19 @@ use keylane_core::{CommittedStart, Input, PartitionStart, RebalanceId, StartAt};
 use crate::librdkafka::ErrorCode;
 use crate::source::{Source, SourceEvent, StartPosition};
 
+use super::super::admin::Pulse;
 use super::super::authentication::ClientKind;
+use super::reading::Reading;
 use super::{EventLoop, GrownTopic};
 
 /// Answers an assign, or reads more partitions of the assignment.
-pub(super) fn answer_assign(source: &mut Source, request: Option<RebalanceId>, starts: &[StartAt]) {
+pub(super) fn answer_assign(
+    (source, reading, pulse): (&mut Source, &mut Reading, &Pulse),
+    request: Option<RebalanceId>,
+    starts: &[StartAt],
+) {
+    reading.assigned(starts);
+    pulse.assigned();
     match request {
         Some(request) => source.answer_assign(request, starts),
         None => source.start_reading(starts),

@@ -177,8 +177,7 @@ impl Parts {
                 handler.max_output_bytes.unwrap_or_else(|| publishing.max_record_bytes().max(OUTPUT_BYTES)),
             );
             let transacting = self.transacting(config, handler, part)?;
-            let lanes = &handler.lanes;
-            let rule = LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key);
+            let rule = lane_rule(handler);
             let threads = u32::try_from(config.runtime.workers.get()).unwrap_or(1);
             let mut core = handler.core_config(arena_bytes);
             // Every process has its own seed, so that events that fail in several processes are not retried at the same
@@ -336,6 +335,11 @@ impl HandlerPart {
         let wake = Wake::new().context("can't create a file descriptor to wake a handler's loop")?;
         Ok(HandlerPart { mailbox: Arc::new(Mailbox::new(wake.clone())), handler: loaded, wake })
     }
+}
+
+fn lane_rule(handler: &config::HandlerConfig) -> LaneRule {
+    let lanes = &handler.lanes;
+    LaneRule::new(lanes.ordering, &lanes.lane_key, lanes.no_key)
 }
 
 /// Starts the shared HTTP client, if any handler may use it.

@@ -168,7 +168,7 @@ fn row_of_json(line: &str) -> anyhow::Result<DumpRow> {
     let key = match key {
         Value::Null => Vec::new(),
         Value::Array(parts) => parts,
-        one => vec![one],
+        one @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => vec![one],
     };
     let scalar = |value: Value| match value {
         Value::Array(_) | Value::Object(_) | Value::Null => {

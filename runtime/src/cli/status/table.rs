@@ -43,8 +43,7 @@ fn of_handler(text: &mut String, handler: &HandlerStatus, now_ms: i64) {
     };
     let digest =
         handler.component_sha256.as_deref().map_or("not loaded", |digest| digest.get(..12).unwrap_or(digest));
-    let HandlerStatus { calls, calls_limit, lanes, ready_lanes, retrying_lanes, instances, totals, .. } =
-        handler;
+    let instances = &handler.instances;
     line(
         text,
         &format!(
@@ -71,14 +70,7 @@ fn of_handler(text: &mut String, handler: &HandlerStatus, now_ms: i64) {
     if let Some(topic) = &handler.blocking_topic {
         line(text, &format!("  calls wait: too many records are queued for topic {}", shown(topic)));
     }
-    line(
-        text,
-        &format!(
-            "  calls {calls} of {calls_limit}  lanes {lanes} ({ready_lanes} ready, {retrying_lanes} retrying)  settled {}  \
-             dead letters {}  retries {}  outputs {}",
-            totals.settled, totals.dead_letters, totals.retries, totals.outputs
-        ),
-    );
+    of_calls(text, handler);
     if let Some(transactions) = &handler.transactions {
         of_transactions(text, transactions, now_ms);
     }
@@ -112,6 +104,18 @@ fn of_handler(text: &mut String, handler: &HandlerStatus, now_ms: i64) {
     if !handler.partitions.is_empty() {
         of_partitions(text, &handler.partitions);
     }
+}
+
+fn of_calls(text: &mut String, handler: &HandlerStatus) {
+    let HandlerStatus { calls, calls_limit, lanes, ready_lanes, retrying_lanes, totals, .. } = handler;
+    line(
+        text,
+        &format!(
+            "  calls {calls} of {calls_limit}  lanes {lanes} ({ready_lanes} ready, {retrying_lanes} retrying)  settled {}  \
+             dead letters {}  retries {}  outputs {}",
+            totals.settled, totals.dead_letters, totals.retries, totals.outputs
+        ),
+    );
 }
 
 fn of_rates(text: &mut String, handler: &HandlerStatus, rates: &RateStatus) {

@@ -2,7 +2,7 @@
 
 use keylane_core::{
     Blockage, BlockedOn, ClosedGap, EarlyEvents, Fault, GapCause, Notice, OwnershipEnd, Partition,
-    PartitionStop, ReadError, Reason,
+    PartitionStop, ReadError, ReadLimit, Reason,
 };
 
 use crate::app::stall_reasons::reason_of;
@@ -69,36 +69,14 @@ impl HandlerLog {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::debug!(handler, topic, partition, offset, "reader repositioned");
             }
-            Notice::ReadingPaused { partition, limit } => {
-                let (topic, partition) = (self.topic(partition), partition.number);
-                let (limit, remedy) = (limit.setting(), "see `blocked` in the status for the cause");
-                tracing::warn!(
-                    handler,
-                    topic,
-                    partition,
-                    limit,
-                    remedy,
-                    "reading paused: a limit is reached"
-                );
-            }
+            Notice::ReadingPaused { partition, limit } => self.reading_paused(partition, limit),
             Notice::ReadingResumed { partition } => {
                 let (topic, partition) = (self.topic(partition), partition.number);
                 tracing::info!(handler, topic, partition, "reading resumed");
             }
             Notice::GapClosed(gap) => self.gap_closed(&gap),
             Notice::StaleRedrive { partition, offset, value, mark } => {
-                let (topic, partition) = (self.topic(partition), partition.number);
-                tracing::warn!(
-                    handler,
-                    topic,
-                    partition,
-                    offset,
-                    order_value = value,
-                    mark,
-                    remedy =
-                        "redrive it before events with higher order values are handled, or apply it by hand",
-                    "redriven event is stale: a higher order value was handled"
-                );
+                self.stale_redrive(partition, offset, (value, mark));
             }
             Notice::EarlyAtEnd(_) => {} // a failure: see `HandlerLog::early_failure`
             Notice::MetadataLimitLowered { limit } => {
@@ -109,6 +87,26 @@ impl HandlerLog {
                 );
             }
         }
+    }
+
+    fn reading_paused(&self, partition: Partition, limit: ReadLimit) {
+        let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
+        let (limit, remedy) = (limit.setting(), "see `blocked` in the status for the cause");
+        tracing::warn!(handler, topic, partition, limit, remedy, "reading paused: a limit is reached");
+    }
+
+    fn stale_redrive(&self, partition: Partition, offset: i64, (order_value, mark): (i64, i64)) {
+        let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            order_value,
+            mark,
+            remedy = "redrive it before events with higher order values are handled, or apply it by hand",
+            "redriven event is stale: a higher order value was handled"
+        );
     }
 
     fn gap_closed(&self, gap: &ClosedGap) {

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use keylane_core::{CallId, Dispatch, FailedEvent, Input, Reason};
+use keylane_core::{CallId, Dispatch, FailedEvent, Input, Now, Reason};
 
 use crate::admit::{Arena, Header};
 use crate::config;
@@ -189,7 +189,7 @@ impl Publishing {
         call: CallId,
         rows: &[u32],
         arena: &Arena,
-        now_ms: i64,
+        now: Now,
     ) {
         let ended = ended.filter(|ended| ended.key.call == call);
         let ended = ended.expect("outputs are published while the end of their call is handled");
@@ -206,7 +206,7 @@ impl Publishing {
                 let (lane, _) = lanes.find(output.row);
                 let (handler, row) = (self.handler_index, output.row);
                 let id = RecordId { handler, call, row, lane, output: index, dead_letter: false };
-                let produced = self.produce(ended, &output, (index_in_row, now_ms), id);
+                let produced = self.produce(ended, &output, (index_in_row, now.wall_ms), id);
                 rejected.extend(produced.err().map(|error| (id, error)));
             }
         }
