@@ -79,7 +79,9 @@ impl Naive {
             GateRule::Consecutive(Consecutive { first: First::At(first), .. }) => {
                 key.mark.or(Some(first - 1))
             }
-            _ => key.mark.or(key.parked.keys().next().map(|&(value, _)| value)),
+            GateRule::Consecutive(_) | GateRule::Newest(_) | GateRule::Window(_) => {
+                key.mark.or(key.parked.keys().next().map(|&(value, _)| value))
+            }
         };
         if base.zip(self.max_ahead).is_some_and(|(base, ahead)| value > base + ahead) {
             let outcome = if filtered { Outcome::Passed(offset) } else { Outcome::Dead(offset) };
@@ -255,7 +257,7 @@ impl Real {
                 let done = of_lane.iter().take_while(|offset| !self.rejected.contains(offset)).count();
                 let verdict = (done < of_lane.len()).then_some(Verdict::Reject);
                 let called = (done + usize::from(verdict.is_some())).min(of_lane.len());
-                self.outcomes.extend(of_lane[..called].iter().map(|&offset| Outcome::Called(offset)));
+                self.outcomes.extend(of_lane.iter().take(called).map(|&offset| Outcome::Called(offset)));
                 lanes.push(LaneEnd { done: u32::try_from(done).expect("it is small"), verdict });
             }
             let took = Duration::from_micros(1);
@@ -324,7 +326,7 @@ fn gates_do_what_a_naive_model_does() {
         let mut rng = Rng(seed);
         let rule = draw_rule(&mut rng);
         let max_ahead = rng.percent(30).then(|| 3 + rng.below(20) as i64);
-        let keep = if rng.percent(40) { 1 + rng.below(4) as usize } else { 0 };
+        let keep = if rng.percent(40) { usize::try_from(1 + rng.below(4)).expect("it is small") } else { 0 };
         let mut shell = Shell::reading(config(rule, max_ahead, keep), &[P0], 4);
         shell.keep_ids = keep;
         let mut real = Real { shell, rejected: Vec::new(), outcomes: Vec::new(), settled: 0 };

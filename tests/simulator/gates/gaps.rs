@@ -18,25 +18,26 @@ impl World {
         plan: &GatesPlan,
     ) -> bool {
         let Some((event, key)) = self.event_and_key(p, index, offset) else { return true };
-        let fits = match reason {
-            Reason::NoOrderValue => event.lacks_value(plan),
-            Reason::OrderValueAhead => self.is_too_far_ahead(p, index, &event, &key, plan),
-            Reason::BelowFirst => event.is_below_first(plan),
-            Reason::Gap => key.was_broken || key.is_closed,
+        let (fits, seen) = match reason {
+            Reason::NoOrderValue => (event.lacks_value(plan), Seen::RejectedNoValue),
+            Reason::OrderValueAhead => {
+                (self.is_too_far_ahead(p, index, &event, &key, plan), Seen::RejectedAhead)
+            }
+            Reason::BelowFirst => (event.is_below_first(plan), Seen::RejectedBelowFirst),
+            Reason::Gap => (key.was_broken || key.is_closed, Seen::RejectedGap),
             Reason::Late => {
                 let is_late = event.order.value.is_some() && event.order.value <= key.greatest_mark;
-                is_late && self.late(plan) == Some(Late::DeadLetter)
+                (is_late && self.late(plan) == Some(Late::DeadLetter), Seen::RejectedLate)
             }
-            _ => false,
+            Reason::RetriesExhausted
+            | Reason::Rejected
+            | Reason::Fault(_)
+            | Reason::TooOld
+            | Reason::OutputRejected
+            | Reason::NoLaneKey => return false,
         };
         if fits && !event.filtered {
-            self.saw(match reason {
-                Reason::NoOrderValue => Seen::RejectedNoValue,
-                Reason::OrderValueAhead => Seen::RejectedAhead,
-                Reason::BelowFirst => Seen::RejectedBelowFirst,
-                Reason::Gap => Seen::RejectedGap,
-                _ => Seen::RejectedLate,
-            });
+            self.saw(seen);
             self.release_lower(p, index, &event, plan);
             self.begin_rejection(p, index, &event, &key, reason, plan);
         }

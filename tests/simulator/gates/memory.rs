@@ -39,10 +39,7 @@ impl World {
     }
 
     fn is_durable(&self, change: Change) -> bool {
-        self.plan.gates.is_some_and(|plan| match change {
-            Change::Id(_) => plan.durable_ids,
-            _ => plan.durable_marks,
-        })
+        self.plan.gates.is_some_and(|plan| plan.is_durable(change))
     }
 
     /// An ownership begins with what the committed transactions have left.
@@ -91,7 +88,11 @@ impl World {
             Change::Filled(_) => self.saw(Seen::HolesFilled),
             Change::Ended => self.saw(Seen::GateKeysEnded),
             Change::Broken(true) => self.saw(Seen::GateKeysBroken),
-            _ => {}
+            Change::Mark(_)
+            | Change::Holes(..)
+            | Change::Broken(false)
+            | Change::Delivered(_)
+            | Change::Id(_) => {}
         }
         if is_durable {
             self.gates.uncommitted[index].entry(key).or_default().apply(change, keep_ids);

@@ -22,7 +22,7 @@ mod without_call;
 
 use std::collections::BTreeMap;
 
-use keylane_core::{Consecutive, Duplicates, GateConfig, GateRule, KeyMemory, OnGap};
+use keylane_core::{Change, Consecutive, Duplicates, GateConfig, GateRule, KeyMemory, OnGap};
 
 use super::rng::Rng;
 use super::world::World;
@@ -69,6 +69,11 @@ pub(crate) struct GatesPlan {
 }
 
 impl GatesPlan {
+    /// Whether transactions carry such a change.
+    pub(crate) fn is_durable(&self, change: Change) -> bool {
+        if matches!(change, Change::Id(_)) { self.durable_ids } else { self.durable_marks }
+    }
+
     pub(crate) fn stops_at_gaps(&self) -> bool {
         let rule = self.gate.map(|gate| gate.rule);
         matches!(rule, Some(GateRule::Consecutive(Consecutive { on_gap: OnGap::Stop, .. })))

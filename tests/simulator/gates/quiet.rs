@@ -1,6 +1,6 @@
 //! What is remembered of keys that have no events, and by committed transactions.
 
-use keylane_core::{Change, Core, OwnershipState};
+use keylane_core::{Core, OwnershipState};
 
 use super::super::transactions::{Coverage, Entry};
 use super::super::world::World;
@@ -52,14 +52,11 @@ impl World {
         journal.retain(|item| {
             // A set may leave out filtered events that have settled before others.
             let is_filtered = log.record(item.offset).is_some_and(|record| record.filtered);
-            if !is_new(item) && !(is_filtered && item.input < last) {
+            let is_committed = is_new(item) || (is_filtered && item.input < last);
+            if !is_committed {
                 return true;
             }
-            let is_durable = plan.is_some_and(|plan| match item.change {
-                Change::Id(_) => plan.durable_ids,
-                _ => plan.durable_marks,
-            });
-            if is_durable {
+            if plan.is_some_and(|plan| plan.is_durable(item.change)) {
                 expected.entry(item.key).or_default().apply(item.change, keep);
             }
             false
@@ -71,7 +68,7 @@ impl World {
             // Whether a key is broken depends on when a dead letter begins. It is compared while the ownership lasts.
             (is.broken, expected.broken) = (false, false);
             let few = expected.ranges() < keylane_core::HOLES_MAX;
-            (is != expected && few).then(|| (*key, is, expected))
+            (is != expected && few).then_some((*key, is, expected))
         });
         if let Some((key, is, expected)) = different {
             let text = format!("process {p} commits {is:?} of {key}, not {expected:?}: {entry:?}");

@@ -80,7 +80,7 @@ pub enum Late {
 pub struct Newest {
     /// Whether a value equal to the mark runs, too.
     pub equal_runs: bool,
-    /// How far below the mark a value still runs; 0: none does. Then the last [`DELIVERED_MAX`] values that ran are
+    /// How far below the mark a value still runs; 0: none does. Then the last [`DELIVERED_MAX`](crate::DELIVERED_MAX) values that ran are
     /// remembered, and none of them runs again.
     pub tolerance: u64,
     /// Whether the greatest queued value of a key runs first.

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use keylane_core::{
     Action, Admission, ArenaSlot, Blockage, CallFailure, CallId, CommitError, CommittedStart, Config, Core,
-    FailedEvent, Fault, FetchedRow, Input, KeptEffects, KeyMemory, LaneEnd, LookUpId, MemoryChange, Notice,
-    Now, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId, Verdict,
+    Dispatch, FailedEvent, Fault, FetchedRow, Input, KeptEffects, KeyMemory, LaneEnd, LookUpId, MemoryChange,
+    Notice, Now, Partition, PartitionStart, PartitionStop, ReadError, Reason, RebalanceId, Verdict,
 };
 
 use records::set_of;
@@ -379,6 +379,16 @@ impl Shell {
         }
     }
 
+    fn take_call(&mut self, call: &Dispatch<'_>) {
+        for row in call.rows {
+            assert!(self.slots.contains(&row.arena_slot.0), "{row:?} was released before");
+        }
+        let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
+        let (lanes, last_attempt) = (call.lane_lengths.to_vec(), call.last_attempt);
+        let (attempt, fresh) = (call.attempt, call.fresh);
+        self.calls.push(Dispatched { id: call.call, rows, lanes, attempt, last_attempt, fresh });
+    }
+
     fn take(&mut self, action: Action<'_>) {
         let name = format!("{action:?}");
         self.names.push(name.split([' ', '(']).next().unwrap_or_default().to_owned());
@@ -394,15 +404,7 @@ impl Shell {
                 assert!(max_events > 0 && max_bytes > 0, "a read without events or bytes");
                 self.reads.push(partition);
             }
-            Action::Dispatch(call) => {
-                for row in call.rows {
-                    assert!(self.slots.contains(&row.arena_slot.0), "{row:?} was released before");
-                }
-                let rows = call.rows.iter().map(|row| (row.partition, row.offset)).collect();
-                let (lanes, last_attempt) = (call.lane_lengths.to_vec(), call.last_attempt);
-                let (attempt, fresh) = (call.attempt, call.fresh);
-                self.calls.push(Dispatched { id: call.call, rows, lanes, attempt, last_attempt, fresh });
-            }
+            Action::Dispatch(call) => self.take_call(&call),
             Action::Cancel { call } => {
                 self.calls.retain(|known| known.id != call);
                 self.cancelled.push(call);
