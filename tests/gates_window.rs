@@ -74,6 +74,10 @@ fn late_events_are_handled_as_configured() {
         keylane.terminate();
         keylane.expect_exit(0);
         assert_eq!(handled(&flow), expected, "{late}");
+        let lines = keylane.lines();
+        let totals = lines.iter().find(|line| line["message"] == "handler totals").expect("the last report");
+        let counted = ["late_delivered", "late_dropped"].map(|count| totals[count] == 1);
+        assert_eq!(counted, [late == "deliver", late == "drop"], "{late}: {totals}");
         let letters = kafka::read_all(&cluster.bootstrap(), &flow.dead_letters);
         assert_eq!(letters.len(), dead, "{late}: {letters:?}");
         for letter in letters {

@@ -133,6 +133,8 @@ pub struct Counters {
     pub superseded: u64,
     /// Events that a gate dropped, because they came too late for their place.
     pub late_dropped: u64,
+    /// Events that were done although they came too late for their place.
+    pub late_delivered: u64,
     /// Events whose id had an event that was done.
     pub duplicates: u64,
     /// Gaps whose missing order values were passed over.

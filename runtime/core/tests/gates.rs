@@ -133,6 +133,7 @@ fn a_gap_is_closed_after_its_time() {
             shell.fetch_gated(P0, &[event(3, 1, 2), event(4, 1, 2)]);
             shell.answer_look_ups();
             assert_eq!(shell.run_all(), [3], "the hole is filled once");
+            assert_eq!(shell.core.counters().late_delivered, 1);
             let expected =
                 [Change::Mark(1), Change::Holes(2, 2), Change::Mark(2), Change::Mark(3), Change::Mark(4)];
             let all = changes(&mut shell);
@@ -170,6 +171,7 @@ fn a_window_orders_what_it_holds() {
     assert_eq!(shell.run_all(), [3]);
     shell.fetch_gated(P0, &[event(4, 1, 7)]);
     assert_eq!(shell.run_all(), [4], "late ones run at once");
+    assert_eq!(shell.core.counters().late_delivered, 1);
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub struct GateStatus {
     pub superseded: u64,
     /// Events that were dropped, because they came too late for their place in the order (`late = "drop"`).
     pub late_dropped: u64,
+    /// Events that were handled although they came too late for their place in the order (`late = "deliver"`).
+    pub late_delivered: u64,
     /// Events that settled without a call, because an event with their id had been handled.
     pub duplicates: u64,
     /// Events without an id, which are never duplicates.

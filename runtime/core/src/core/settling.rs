@@ -188,8 +188,9 @@ impl Core {
                 let emit = |key, change| {
                     outbox.remember(MemoryChange { partition, ownership, key, number, change });
                 };
-                let forgotten = self.lanes.order_settled((row.offset, row_state.order), how, emit);
-                self.outbox.counters.holes_forgotten += forgotten;
+                let settled = self.lanes.order_settled((row.offset, row_state.order), how, emit);
+                self.outbox.counters.holes_forgotten += settled.holes_forgotten;
+                self.outbox.counters.late_delivered += u64::from(settled.late);
             }
             state.queued_bytes = state.queued_bytes.saturating_sub(u64::from(row_state.bytes));
             self.outbox.release(row.arena_slot);

@@ -4,6 +4,15 @@ use super::keys::{Order, Role};
 use super::{Gates, WithoutCall};
 use crate::{Change, EventId, GateKey, GateRule, RememberedId};
 
+/// What the settling of an event was for the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OrderSettled {
+    /// Ranges of holes that were forgotten.
+    pub(crate) holes_forgotten: u64,
+    /// It was done, and came too late for its place.
+    pub(crate) late: bool,
+}
+
 /// How an event has settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SettledAs {
@@ -14,15 +23,14 @@ pub(crate) enum SettledAs {
 }
 
 impl Gates {
-    /// Applies what the settling of an event changes, and frees its order. `emit` gets each change. Returns the number of
-    /// holes that were forgotten.
+    /// Applies what the settling of an event changes, and frees its order. `emit` gets each change.
     pub(crate) fn settle(
         &mut self,
         order: u32,
         how: SettledAs,
         wall_ms: i64,
         mut emit: impl FnMut(GateKey, Change),
-    ) -> u64 {
+    ) -> OrderSettled {
         let Order { key, id_key, value, role, .. } = self.keys.order(order);
         let id = self.keys.event_id(order);
         let keep_ids = self.duplicates.map_or(0, |duplicates| duplicates.keep as usize);
@@ -48,11 +56,11 @@ impl Gates {
             }
             (SettledAs::Done, Role::FillsHole) => changes[0] = value.map(Change::Filled),
             (SettledAs::Done | SettledAs::Failed, Role::EndsKey) => changes[0] = Some(Change::Ended),
-            (SettledAs::Done, Role::Beside | Role::BreaksKey)
-            | (SettledAs::Failed, Role::Beside | Role::FillsHole) => {}
+            (SettledAs::Done, Role::Late | Role::Beside | Role::BreaksKey)
+            | (SettledAs::Failed, Role::Late | Role::Beside | Role::FillsHole) => {}
         }
         let known = self.keys.key_mut(key);
-        let mut forgotten = 0;
+        let mut holes_forgotten = 0;
         if changes[0].is_some() {
             // What a passed gap has changed is in the memory already.
             let gate_key = known.id;
@@ -60,7 +68,7 @@ impl Gates {
         }
         for change in changes.into_iter().flatten() {
             let lost = known.memory.apply(change, keep_ids);
-            forgotten +=
+            holes_forgotten +=
                 if matches!(change, Change::Holes(..) | Change::Filled(_)) { lost as u64 } else { 0 };
             emit(known.id, change);
         }
@@ -75,7 +83,8 @@ impl Gates {
             emit(known.id, change);
         }
         self.keys.leave(order);
-        forgotten
+        let late = how == SettledAs::Done && matches!(role, Role::FillsHole | Role::Late);
+        OrderSettled { holes_forgotten, late }
     }
 
     /// Returns the changes of an event in its place: the mark moves.

@@ -77,7 +77,9 @@ pub(crate) enum Role {
     InOrder,
     /// It fills a hole.
     FillsHole,
-    /// Nothing: it runs late, or without an order value, or is rejected.
+    /// Nothing: it runs late.
+    Late,
+    /// Nothing: it has no order value, or is rejected.
     Beside,
     /// It is dead-lettered because of a gap, and breaks its key.
     BreaksKey,

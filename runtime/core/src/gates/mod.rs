@@ -21,7 +21,7 @@ pub use config::{
 pub use event_order::{EventId, EventOrder, GateKey, Known};
 pub use memory::{Change, DELIVERED_MAX, HOLES_MAX, KeyMemory, MemoryChange, RememberedId};
 
-pub(crate) use changes::SettledAs;
+pub(crate) use changes::{OrderSettled, SettledAs};
 pub(crate) use keys::{Order, Role};
 pub(crate) use parked::Node;
 pub(crate) use partition::PartitionGate;

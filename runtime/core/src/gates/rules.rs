@@ -176,7 +176,7 @@ impl Context<'_> {
             return Verdict::Park;
         }
         match rule.late {
-            Late::Deliver => Verdict::Run(Role::Beside),
+            Late::Deliver => Verdict::Run(Role::Late),
             Late::DeadLetter => Verdict::Reject(Reason::Late),
             Late::Drop => WithoutCall::resting(GateOutcome::Late),
         }

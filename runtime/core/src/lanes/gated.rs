@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Lane, LaneState, Lanes};
 use crate::event::Event;
-use crate::gates::{GateOutcome, Gates, Order, Role, Settled, SettledAs, Verdict, WithoutCall};
+use crate::gates::{GateOutcome, Gates, Order, OrderSettled, Role, Settled, SettledAs, Verdict, WithoutCall};
 use crate::slab::NONE;
 use crate::{Change, EventOrder, GateKey, Reason};
 
@@ -325,9 +325,9 @@ impl Lanes {
         event: (i64, u32),
         how: SettledAs,
         emit: impl FnMut(GateKey, Change),
-    ) -> u64 {
+    ) -> OrderSettled {
         let wall_ms = self.wall_ms;
-        let Some(gates) = &mut self.gates else { return 0 };
+        let Some(gates) = &mut self.gates else { return OrderSettled::default() };
         let (offset, order) = event;
         let known = gates.keys.order(order);
         let ends = known.role == Role::EndsKey;

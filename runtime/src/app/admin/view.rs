@@ -105,6 +105,7 @@ fn gate(counters: &Counters, view: GatesView) -> GateStatus {
         stale: counters.stale,
         superseded: counters.superseded,
         late_dropped: counters.late_dropped,
+        late_delivered: counters.late_delivered,
         duplicates: counters.duplicates,
         without_id: view.without_id,
         gaps_passed: counters.gaps_passed,

@@ -56,7 +56,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
     let stalled = core.partitions.iter().filter(|partition| partition.stalled_since.is_some()).count();
     // Rare conditions have a field only if they occurred.
     let unless_none = |count: u64| (count > 0).then_some(count);
-    let Counters { stale, superseded, late_dropped, duplicates, .. } = core.counters;
+    let Counters { stale, superseded, late_dropped, late_delivered, duplicates, .. } = core.counters;
     tracing::info!(
         target: REPORT_TARGET,
         handler,
@@ -75,6 +75,7 @@ fn write(handler: &str, view: &HandlerView, rate: u64, what: &str) {
         stale = unless_none(stale),
         superseded = unless_none(superseded),
         late_dropped = unless_none(late_dropped),
+        late_delivered = unless_none(late_delivered),
         duplicates = unless_none(duplicates),
         offsets_skipped = unless_none(core.counters.offsets_skipped),
         partitions_recreated = unless_none(core.counters.partitions_recreated),

@@ -172,6 +172,7 @@ fn of_gate(text: &mut String, gate: &GateStatus) {
     let gaps = gate.gaps_passed + gate.gaps_dead_lettered;
     for (what, count) in [
         ("closed gaps", gaps),
+        ("handled late", gate.late_delivered),
         ("forgotten holes", gate.holes_forgotten),
         ("windows released early", gate.windows_released_early),
         ("forgotten keys", gate.forgotten_keys),

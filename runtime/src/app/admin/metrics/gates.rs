@@ -17,7 +17,12 @@ impl Metrics {
             })
         });
         families.counter(("keylane_gate_gaps", "Gaps that were closed, by outcome."), gaps)?;
-        let counters: [(&str, &str, Value); 5] = [
+        let counters: [(&str, &str, Value); 6] = [
+            (
+                "keylane_gate_late_delivered",
+                "Events that were handled although they came too late for their place in the order.",
+                |gate| gate.late_delivered,
+            ),
             (
                 "keylane_gate_holes_forgotten",
                 "Ranges of missing order values that were forgotten, because a key had too many.",
