@@ -105,6 +105,7 @@ fn settings(
     let name = unique("figures-gates");
     let folder = janitor::folder(&name);
     let mut settings = keylane::settings(&cluster.bootstrap(), input, "noop", options)
+        .set("kafka", "create_topics", true)
         .set("runtime", "memory_budget", "1GiB")
         .set("handlers.t.lanes", "no_key", "reject");
     if variant.transactional {
