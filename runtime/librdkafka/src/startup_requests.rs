@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::{
-    AdminBroker, Client, CredentialsError, Deadline, ErrorCode, EventKind, NewTopic, Queue, TopicDescription,
-    admin_broker, create_topics, describe_topics,
+    AdminBroker, Client, CredentialsError, Deadline, ErrorCode, EventKind, NewTopic, Queue, TopicConfigs,
+    TopicDescription, admin_broker, create_topics, describe_topic_configs, describe_topics,
 };
 
 /// Time after which a request without a response is reported.
@@ -24,6 +24,8 @@ const STEP: Duration = Duration::from_millis(50);
 const NO_RESPONSE: &str = "the brokers do not respond";
 /// How long a newly created topic may be unknown.
 const CREATED_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long requests for the settings of topics are repeated.
+const SETTINGS_RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// The state of a request without a response. Waiting continues unless the caller breaks.
 #[derive(Clone, Debug)]
@@ -219,6 +221,42 @@ impl<'a> StartupRequests<'a> {
         }
     }
 
+    /// Requests these settings of the topics, each named once. The result has their order. Requests that another try may
+    /// cure are repeated for 10 s; what is unknown then has its error.
+    pub fn topic_settings(
+        &mut self,
+        topics: &[CString],
+        settings: &'static [&'static CStr],
+    ) -> Result<Vec<TopicConfigs>, StartupError> {
+        let deadline = Deadline::after(SETTINGS_RETRY_MAX);
+        loop {
+            let names = topics.to_vec();
+            let described = self.run(move |client, timeout| {
+                let timeout = timeout.min(SETTINGS_RETRY_MAX);
+                admin_broker(client, timeout)
+                    .and_then(|broker| describe_topic_configs(client, &names, settings, broker, timeout))
+            })?;
+            let values = |name: &CString| match &described {
+                Err(code) => Err(*code),
+                Ok(found) => found
+                    .iter()
+                    .find(|found| found.topic == *name)
+                    .map_or(Err(ErrorCode::UNKNOWN_TOPIC), |found| found.values.clone()),
+            };
+            let found: Vec<TopicConfigs> = topics
+                .iter()
+                .map(|name| TopicConfigs { topic: name.clone(), values: values(name) })
+                .collect();
+            let mut failed = found.iter().filter_map(|topic| topic.values.as_ref().err().copied());
+            match failed.find(|code| may_be_cured(*code)) {
+                Some(code) if !deadline.is_over() => {
+                    self.wait(format!("settings of topics can't be read: {code}"))?;
+                }
+                Some(_) | None => return Ok(found),
+            }
+        }
+    }
+
     /// Pauses before the next try, whose timeout is twice as long. Polls the client's events meanwhile; an
     /// authentication failure among them is an error.
     pub fn wait(&mut self, reason: String) -> Result<(), StartupError> {
@@ -289,6 +327,17 @@ fn missing(topics: &[String], role: &str) -> String {
 /// failed handshake, which may be temporary.
 fn is_about_certificate(text: &str) -> bool {
     text.contains("certificate verify failed")
+}
+
+/// Returns whether another try may succeed, for example because the topic was just created or a broker is briefly
+/// unavailable.
+fn may_be_cured(code: ErrorCode) -> bool {
+    !matches!(
+        code,
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED
+            | ErrorCode::CLUSTER_AUTHORIZATION_FAILED
+            | ErrorCode::UNSUPPORTED_FEATURE
+    )
 }
 
 fn no_response(code: ErrorCode) -> String {

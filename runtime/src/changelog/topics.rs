@@ -4,16 +4,12 @@ use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use crate::librdkafka::{
-    ClientError, Deadline, ErrorCode, KeepWaiting, NewTopic, Producer, Properties, StartupError,
-    StartupRequests, TopicConfigs, TopicDescription, TopicRole, admin_broker, create_topics,
-    describe_topic_configs, describe_topics,
+    ClientError, ErrorCode, KeepWaiting, NewTopic, Producer, Properties, StartupError, StartupRequests,
+    TopicConfigs, TopicDescription, TopicRole, admin_broker, create_topics, describe_topics,
 };
 
 const CHANGELOGS: TopicRole = TopicRole { name: "the changelog", rights: "READ, WRITE and DESCRIBE" };
 const INPUTS: TopicRole = TopicRole { name: "the topic", rights: "READ and DESCRIBE" };
-
-/// How long requests for the settings of topics are repeated.
-const SETTINGS_RETRY_MAX: Duration = Duration::from_secs(10);
 
 const CLEANUP: &CStr = c"cleanup.policy";
 const MAX_BYTES: &CStr = c"max.message.bytes";
@@ -181,46 +177,11 @@ fn create_missing(requests: &mut StartupRequests<'_>, new: Vec<NewTopic>) -> Res
 
 /// Requests the settings of the topics, in their order.
 fn settings(requests: &mut StartupRequests<'_>, names: &[CString]) -> Result<Vec<TopicConfigs>, Error> {
-    let deadline = Deadline::after(SETTINGS_RETRY_MAX);
-    loop {
-        let topics = names.to_vec();
-        let described = requests.run(move |client, timeout| {
-            admin_broker(client, timeout).and_then(|broker| {
-                let names = [CLEANUP, MAX_BYTES, DELETE_RETENTION];
-                describe_topic_configs(client, &topics, &names, broker, timeout)
-            })
-        })?;
-        let unknown = |name: &CString, code| TopicConfigs { topic: name.clone(), values: Err(code) };
-        let found: Vec<TopicConfigs> = match described {
-            Err(code) => names.iter().map(|name| unknown(name, code)).collect(),
-            Ok(found) => {
-                let of = |name: &CString| found.iter().find(|found| found.topic == *name).cloned();
-                names
-                    .iter()
-                    .map(|name| of(name).unwrap_or_else(|| unknown(name, ErrorCode::UNKNOWN_TOPIC)))
-                    .collect()
-            }
-        };
-        let failed = found.iter().find_map(|topic| Some((topic, topic.values.as_ref().err().copied()?)));
-        match failed {
-            None => return Ok(found),
-            Some((_, code)) if is_transient(code) && !deadline.is_over() => {
-                requests.wait(format!("the settings of changelogs can't be read: {code}"))?;
-            }
-            Some((topic, code)) => {
-                return Err(Error::SettingsUnknown { topic: text(&topic.topic), code });
-            }
-        }
+    let found = requests.topic_settings(names, &[CLEANUP, MAX_BYTES, DELETE_RETENTION])?;
+    match found.iter().find_map(|topic| Some((topic, topic.values.as_ref().err().copied()?))) {
+        None => Ok(found),
+        Some((topic, code)) => Err(Error::SettingsUnknown { topic: text(&topic.topic), code }),
     }
-}
-
-fn is_transient(code: ErrorCode) -> bool {
-    !matches!(
-        code,
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED
-            | ErrorCode::CLUSTER_AUTHORIZATION_FAILED
-            | ErrorCode::UNSUPPORTED_FEATURE
-    )
 }
 
 fn check(

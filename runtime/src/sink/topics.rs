@@ -7,16 +7,14 @@ use std::time::Duration;
 use super::spec::{Error, SinkSpec};
 use super::topic_limits::{TimestampLimits, TopicLimits};
 use crate::librdkafka::{
-    Client, Deadline, ErrorCode, KeepWaiting, NewPartitions, Producer, Properties, StartupError,
-    StartupRequests, TopicConfigs, TopicRole, admin_broker, describe_topic_configs, describe_topics,
+    Client, ErrorCode, KeepWaiting, NewPartitions, Producer, Properties, StartupRequests, TopicConfigs,
+    TopicRole, admin_broker, describe_topics,
 };
 
 const OUTPUTS: TopicRole =
     TopicRole { name: "the output or dead-letter topic", rights: "WRITE and DESCRIBE" };
 /// Timeout of each request for a partition count to copy.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to retry requests for the limits of topics. The limits are optional, because the brokers check, too.
-const LIMITS_RETRY_MAX: Duration = Duration::from_secs(10);
 
 const MAX_BYTES: &CStr = c"max.message.bytes";
 const CLEANUP: &CStr = c"cleanup.policy";
@@ -49,8 +47,8 @@ pub(super) fn prepare_topics(
     let mut requests = StartupRequests::new(client, &events, properties.response_timeout(), keep_waiting);
     let like: NewPartitions<'_> = &|name| partitions_for(name, &spec.partitions_like, client);
     requests.topics(&unique, OUTPUTS, spec.create_topics.then_some(like))?;
-    let described = configs(&mut requests, &unique)?;
-    log_unknown_limits(&described);
+    let described = requests.topic_settings(&unique, SETTINGS)?;
+    log_unknown_limits(&described); // they are optional, because the brokers check, too
     let limits = |name: &CString| described.iter().find(|topic| topic.topic == *name).map(limits_of);
     Ok(names.iter().map(|name| limits(name).unwrap_or_default()).collect())
 }
@@ -65,44 +63,6 @@ fn partitions_for(
     let broker = admin_broker(client, DESCRIBE_TIMEOUT).ok()?;
     let found = describe_topics(client, &[like], broker, DESCRIBE_TIMEOUT).ok()?;
     found.first().filter(|topic| topic.error.is_none()).map(|topic| topic.partitions)
-}
-
-/// Requests the settings of the topics. Returns those that the brokers report within a time limit.
-fn configs(
-    requests: &mut StartupRequests<'_>,
-    unique: &[CString],
-) -> Result<Vec<TopicConfigs>, StartupError> {
-    let deadline = Deadline::after(LIMITS_RETRY_MAX);
-    loop {
-        let topics = unique.to_vec();
-        let described = requests.run(move |client, timeout| {
-            let timeout = timeout.min(LIMITS_RETRY_MAX);
-            admin_broker(client, timeout)
-                .and_then(|broker| describe_topic_configs(client, &topics, SETTINGS, broker, timeout))
-        })?;
-        let transient = match &described {
-            Ok(topics) => topics
-                .iter()
-                .find_map(|topic| topic.values.as_ref().err().filter(|code| is_transient(**code))),
-            Err(code) => Some(code).filter(|code| is_transient(**code)),
-        };
-        match (transient.copied(), described) {
-            (Some(code), _) if !deadline.is_over() => {
-                requests.wait(format!("limits of topics can't be read: {code}"))?;
-            }
-            (_, Ok(described)) => return Ok(described),
-            (_, Err(code)) => {
-                let unknown = |topic: &CString| TopicConfigs { topic: topic.clone(), values: Err(code) };
-                return Ok(unique.iter().map(unknown).collect());
-            }
-        }
-    }
-}
-
-/// Returns whether another try may succeed, for example if the topic was just created or a broker is briefly
-/// unavailable.
-fn is_transient(code: ErrorCode) -> bool {
-    !is_denied(code) && code != ErrorCode::UNSUPPORTED_FEATURE
 }
 
 fn is_denied(code: ErrorCode) -> bool {

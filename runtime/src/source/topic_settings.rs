@@ -1,17 +1,12 @@
 //! The settings of input topics that a gate needs.
 
 use std::ffi::{CStr, CString};
-use std::time::Duration;
 
 use super::startup_checks::Error;
-use crate::librdkafka::{
-    Deadline, ErrorCode, StartupRequests, TopicConfigs, admin_broker, describe_topic_configs,
-};
+use crate::librdkafka::{ErrorCode, StartupRequests};
 
 const TIME_TYPE: &CStr = c"message.timestamp.type";
 const CLEANUP: &CStr = c"cleanup.policy";
-/// How long requests for the settings are repeated.
-const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What a handler needs of its topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +27,12 @@ pub(super) fn check(
     if needs == TopicNeeds::default() {
         return Ok(());
     }
-    for topic in configs(requests, topics)? {
+    for topic in requests.topic_settings(topics, &[TIME_TYPE, CLEANUP])? {
         let name = topic.topic.to_string_lossy();
         match &topic.values {
             Ok(values) => check_topic(&name, values, needs)?,
+            // Brokers that do not support the request, such as the embedded one.
+            Err(ErrorCode::UNSUPPORTED_FEATURE) => {}
             Err(code) => tracing::warn!(
                 handler,
                 topic = &*name,
@@ -60,39 +57,6 @@ fn check_topic(name: &str, values: &[(String, String)], needs: TopicNeeds) -> Re
         return Err(Error::Compacted { topic: name.to_owned() });
     }
     Ok(())
-}
-
-fn configs(requests: &mut StartupRequests<'_>, topics: &[CString]) -> Result<Vec<TopicConfigs>, Error> {
-    let deadline = Deadline::after(RETRY_MAX);
-    loop {
-        let names = topics.to_vec();
-        let described = requests.run(move |client, timeout| {
-            admin_broker(client, timeout).and_then(|broker| {
-                describe_topic_configs(client, &names, &[TIME_TYPE, CLEANUP], broker, timeout)
-            })
-        })?;
-        let unknown = |code| {
-            topics.iter().map(|topic| TopicConfigs { topic: topic.clone(), values: Err(code) }).collect()
-        };
-        let found: Vec<TopicConfigs> = described.unwrap_or_else(unknown);
-        let transient =
-            found.iter().find_map(|topic| topic.values.as_ref().err()).filter(|code| is_transient(**code));
-        match transient {
-            Some(code) if !deadline.is_over() => {
-                requests.wait(format!("settings of topics can't be read: {code}"))?;
-            }
-            Some(_) | None => return Ok(found),
-        }
-    }
-}
-
-fn is_transient(code: ErrorCode) -> bool {
-    !matches!(
-        code,
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED
-            | ErrorCode::CLUSTER_AUTHORIZATION_FAILED
-            | ErrorCode::UNSUPPORTED_FEATURE
-    )
 }
 
 #[cfg(test)]
