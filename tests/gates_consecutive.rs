@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use keylane_tests::flow::Flow;
-use keylane_tests::guests::guest;
-use keylane_tests::kafka::{self, Received, Record};
-use keylane_tests::keylane::{Keylane, Settings};
+use keylane_tests::kafka::{self, Received};
+use keylane_tests::keylane::Keylane;
+use keylane_tests::versions::{consecutive, version};
 use keylane_tests::wait;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -16,10 +16,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 fn versions_are_handled_in_order() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
-    send(&flow, [("a", 1), ("a", 3), ("b", 1), ("a", 2), ("a", 3), ("b", 2)].map(version).into());
+    flow.send([("a", 1), ("a", 3), ("b", 1), ("a", 2), ("a", 3), ("b", 2)].map(version).into());
     Keylane::run(&consecutive(&flow), &["--until-end"]).expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "2", "3"]);
-    assert_eq!(values_of(&flow, "b"), ["1", "2"]);
+    assert_eq!(flow.values_of("a"), ["1", "2", "3"]);
+    assert_eq!(flow.values_of("b"), ["1", "2"]);
     assert_eq!(flow.lag(), 0);
 }
 
@@ -31,16 +31,16 @@ fn a_kill_between_two_versions_loses_and_repeats_nothing() {
     let settings = consecutive(&flow);
     for round in 0..2 {
         let first = 3 * round + 1;
-        send(&flow, [("a", first), ("a", first + 2)].map(version).into());
+        flow.send([("a", first), ("a", first + 2)].map(version).into());
         let mut keylane = Keylane::run(&settings, &[]);
-        wait::until("the first version is handled", TIMEOUT, || values_of(&flow, "a").len() == 3 * round + 1);
+        wait::until("the first version is handled", TIMEOUT, || flow.values_of("a").len() == 3 * round + 1);
         keylane.kill();
-        send(&flow, vec![version(("a", first + 1))]);
+        flow.send(vec![version(("a", first + 1))]);
         let mut keylane = Keylane::run(&settings, &[]);
-        wait::until("all versions are handled", TIMEOUT, || values_of(&flow, "a").len() == 3 * round + 3);
+        wait::until("all versions are handled", TIMEOUT, || flow.values_of("a").len() == 3 * round + 3);
         keylane.kill();
     }
-    assert_eq!(values_of(&flow, "a"), ["1", "2", "3", "4", "5", "6"]);
+    assert_eq!(flow.values_of("a"), ["1", "2", "3", "4", "5", "6"]);
 }
 
 /// Version 2 is missing. Version 3 is dead-lettered with the missing version, and when both are published again, they are
@@ -52,7 +52,7 @@ fn a_gap_is_dead_lettered_until_the_missing_version_comes() {
     let settings = consecutive(&flow).set("handlers.t.gate", "gap_timeout", "300ms");
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_for_members(&["consecutive"]);
-    send(&flow, [("a", 1), ("a", 3), ("b", 1)].map(version).into());
+    flow.send([("a", 1), ("a", 3), ("b", 1)].map(version).into());
     wait::until("the dead letter", TIMEOUT, || dead_letters(&flow).len() == 1);
     flow.wait_until_committed();
     let letters = dead_letters(&flow);
@@ -63,12 +63,12 @@ fn a_gap_is_dead_lettered_until_the_missing_version_comes() {
         (Some(3), Some(2))
     );
     keylane.wait_for("the gap in the log", |line| line["cause"] == "gap_timeout" && line["expected"] == 2);
-    send(&flow, [("a", 2), ("a", 3)].map(version).into());
-    wait::until("the other versions", TIMEOUT, || values_of(&flow, "a").len() == 3);
+    flow.send([("a", 2), ("a", 3)].map(version).into());
+    wait::until("the other versions", TIMEOUT, || flow.values_of("a").len() == 3);
     keylane.terminate();
     keylane.expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "2", "3"]);
-    assert_eq!(values_of(&flow, "b"), ["1"]);
+    assert_eq!(flow.values_of("a"), ["1", "2", "3"]);
+    assert_eq!(flow.values_of("b"), ["1"]);
 }
 
 /// Version 2 is passed over, and is handled when it comes after all.
@@ -82,14 +82,14 @@ fn a_gap_is_passed_over() {
         .set("handlers.t.gate", "max_ahead", 100);
     let mut keylane = Keylane::run(&settings, &[]);
     flow.wait_for_members(&["consecutive"]);
-    send(&flow, [("a", 1), ("a", 3)].map(version).into());
-    wait::until("the version behind the gap", TIMEOUT, || values_of(&flow, "a").len() == 2);
-    send(&flow, [("a", 2), ("a", 3), ("a", 4)].map(version).into());
-    wait::until("the late version", TIMEOUT, || values_of(&flow, "a").len() == 4);
+    flow.send([("a", 1), ("a", 3)].map(version).into());
+    wait::until("the version behind the gap", TIMEOUT, || flow.values_of("a").len() == 2);
+    flow.send([("a", 2), ("a", 3), ("a", 4)].map(version).into());
+    wait::until("the late version", TIMEOUT, || flow.values_of("a").len() == 4);
     flow.wait_until_committed();
     keylane.terminate();
     keylane.expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "3", "2", "4"]);
+    assert_eq!(flow.values_of("a"), ["1", "3", "2", "4"]);
 }
 
 /// The partition stops at the gap, and continues there when the missing version has come.
@@ -102,13 +102,13 @@ fn a_gap_stops_the_partition() {
         "on_gap",
         "stop",
     );
-    send(&flow, [("a", 1), ("a", 3)].map(version).into());
+    flow.send([("a", 1), ("a", 3)].map(version).into());
     let mut keylane = Keylane::run(&settings, &[]);
     keylane.expect_exit(1);
     assert!(keylane.tail().contains("waited too long for the order values"), "{}", keylane.tail());
-    send(&flow, vec![version(("a", 2))]);
+    flow.send(vec![version(("a", 2))]);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "2", "3"]);
+    assert_eq!(flow.values_of("a"), ["1", "2", "3"]);
 }
 
 /// Under `--until-end`, a version that waits for one that is not in the log is a failure, and stays in the log.
@@ -116,7 +116,7 @@ fn a_gap_stops_the_partition() {
 fn an_early_version_at_the_end_of_a_run_is_a_failure() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
-    send(&flow, [("a", 1), ("a", 3)].map(version).into());
+    flow.send([("a", 1), ("a", 3)].map(version).into());
     let mut keylane = Keylane::run(&consecutive(&flow), &["--until-end"]);
     keylane.expect_exit(1);
     let log = keylane.tail();
@@ -124,7 +124,7 @@ fn an_early_version_at_the_end_of_a_run_is_a_failure() {
         log.contains("1 events of 1 keys wait") && log.contains("its value is 3, and 2 is missing"),
         "{log}"
     );
-    assert_eq!((values_of(&flow, "a").as_slice(), flow.lag()), (&["1".to_owned()][..], 1));
+    assert_eq!((flow.values_of("a").as_slice(), flow.lag()), (&["1".to_owned()][..], 1));
 }
 
 /// Marks are durable, and ids are in memory: both are asked.
@@ -140,36 +140,11 @@ fn duplicates_are_detected_beside_durable_marks() {
     // A relay that sends an event again may give it a new version.
     let events = [(1, "x"), (2, "y"), (3, "y"), (4, "z")];
     let events = events.map(|(number, id)| version(("a", number)).with("id", id));
-    send(&flow, events.into());
+    flow.send(events.into());
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "2", "4"]);
+    assert_eq!(flow.values_of("a"), ["1", "2", "4"]);
 }
 
 fn dead_letters(flow: &Flow<'_>) -> Vec<Received> {
     kafka::read_committed(&flow.cluster.bootstrap(), &flow.dead_letters)
-}
-
-fn consecutive(flow: &Flow<'_>) -> Settings {
-    flow.settings(&guest("echo"), "consecutive")
-        .set("handlers.t", "delivery", "transactional")
-        .set("handlers.t", "start", "earliest")
-        .set("handlers.t.gate", "rule", "consecutive")
-        .set("handlers.t.gate", "by", "header:version")
-        .set("handlers.t.gate", "first", 1)
-}
-
-fn version((key, version): (&str, usize)) -> Record {
-    Record::new(key, version.to_string()).with("version", version.to_string())
-}
-
-fn send(flow: &Flow<'_>, records: Vec<Record>) {
-    flow.producer().send_all(&flow.input, records).expect("acknowledged");
-}
-
-/// Returns the values of the committed outputs of a key, in order.
-fn values_of(flow: &Flow<'_>, key: &str) -> Vec<String> {
-    let outputs = kafka::read_committed(&flow.cluster.bootstrap(), &flow.output);
-    let of_key =
-        outputs.into_iter().filter(|output: &Received| output.key.as_deref() == Some(key.as_bytes()));
-    of_key.map(|output| String::from_utf8_lossy(&output.value.unwrap_or_default()).into_owned()).collect()
 }

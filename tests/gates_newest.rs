@@ -12,10 +12,10 @@ fn an_older_version_is_acknowledged_without_a_call() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let settings = newest(&flow, "header:version");
-    send(&flow, [("a", "1"), ("a", "3"), ("b", "2"), ("a", "2"), ("a", "3"), ("b", "3")].map(version).into());
+    flow.send([("a", "1"), ("a", "3"), ("b", "2"), ("a", "2"), ("a", "3"), ("b", "3")].map(version).into());
     run(&settings);
-    assert_eq!(values_of(&flow, "a"), ["1", "3"]);
-    assert_eq!(values_of(&flow, "b"), ["2", "3"]);
+    assert_eq!(flow.values_of("a"), ["1", "3"]);
+    assert_eq!(flow.values_of("b"), ["2", "3"]);
     assert_eq!(flow.lag(), 0);
 }
 
@@ -25,9 +25,9 @@ fn of_waiting_versions_only_the_newest_runs() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let events = ["3", "1", "5", "4", "2"].map(|number| version(("a", number)));
-    send(&flow, events.into());
+    flow.send(events.into());
     run(&newest(&flow, "header:version").set("handlers.t.gate", "latest_first", true));
-    let handled = values_of(&flow, "a");
+    let handled = flow.values_of("a");
     assert_eq!(handled.last().map(String::as_str), Some("5"), "{handled:?}");
     assert!(handled.len() <= 2, "versions that were superseded did not run: {handled:?}");
     assert_eq!(flow.lag(), 0);
@@ -50,7 +50,7 @@ fn the_next_owner_knows_durable_marks() {
             memory,
         );
         let mut first = Keylane::run(&settings, &[]);
-        send(&flow, [("a", "1"), ("a", "3")].map(version).into());
+        flow.send([("a", "1"), ("a", "3")].map(version).into());
         flow.wait_until_committed();
         if killed {
             first.kill();
@@ -58,9 +58,9 @@ fn the_next_owner_knows_durable_marks() {
             first.terminate();
             first.expect_exit(0);
         }
-        send(&flow, [("a", "2"), ("a", "4")].map(version).into());
+        flow.send([("a", "2"), ("a", "4")].map(version).into());
         run(&settings);
-        assert_eq!(values_of(&flow, "a"), expected, "{memory}, killed: {killed}");
+        assert_eq!(flow.values_of("a"), expected, "{memory}, killed: {killed}");
         assert_eq!(flow.lag(), 0);
     }
 }
@@ -70,12 +70,14 @@ fn the_next_owner_knows_durable_marks() {
 fn an_event_without_a_version_is_dead_lettered() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
-    send(
-        &flow,
-        vec![version(("a", "1")), version(("a", "two")), Record::new("a", "none"), version(("a", "3"))],
-    );
+    flow.send(vec![
+        version(("a", "1")),
+        version(("a", "two")),
+        Record::new("a", "none"),
+        version(("a", "3")),
+    ]);
     run(&newest(&flow, "header:version"));
-    assert_eq!(values_of(&flow, "a"), ["1", "3"]);
+    assert_eq!(flow.values_of("a"), ["1", "3"]);
     let reasons: Vec<String> =
         dead_letters(&flow).iter().map(|letter| letter.text("keylane-reason").to_owned()).collect();
     assert_eq!(reasons, ["no-order-value", "no-order-value"]);
@@ -103,9 +105,9 @@ fn older_update_times_are_acknowledged_without_a_call() {
         let flow = Flow::new(cluster, 1, &[]);
         let events =
             times.map(|time| Record::new("a", format!("{{\"updated_at\": \"{time}\", \"name\": \"x\"}}")));
-        send(&flow, events.into());
+        flow.send(events.into());
         run(&newest(&flow, "json:/updated_at").set("handlers.t.gate", "format", format));
-        let handled = values_of(&flow, "a");
+        let handled = flow.values_of("a");
         assert_eq!(handled.len(), 2, "{format}: {handled:?}");
         assert!(handled[0].contains(times[0]) && handled[1].contains(times[1]), "{format}: {handled:?}");
         assert_eq!(flow.lag(), 0);
@@ -119,9 +121,9 @@ fn equal_times_are_stale_unless_they_are_delivered() {
     for (equal, expected) in [("stale", &["one", "three"][..]), ("deliver", &["one", "two", "three"])] {
         let flow = Flow::new(cluster, 1, &[]);
         let at = |value: &str, time: i64| Record::new("a", value).at(time);
-        send(&flow, vec![at("one", 1_000), at("two", 1_000), at("three", 2_000)]);
+        flow.send(vec![at("one", 1_000), at("two", 1_000), at("three", 2_000)]);
         run(&newest(&flow, "timestamp").set("handlers.t.gate", "equal", equal));
-        assert_eq!(values_of(&flow, "a"), expected, "{equal}");
+        assert_eq!(flow.values_of("a"), expected, "{equal}");
     }
 }
 
@@ -132,12 +134,15 @@ fn clocks_may_differ_within_the_tolerance() {
     let flow = Flow::new(cluster, 1, &[]);
     let now = wait::unix_ms();
     let at = |value: &str, after: i64| Record::new("a", value).at(now + after);
-    send(
-        &flow,
-        vec![at("first", 0), at("behind", -50), at("far behind", -200), at("again", -50), at("last", 10)],
-    );
+    flow.send(vec![
+        at("first", 0),
+        at("behind", -50),
+        at("far behind", -200),
+        at("again", -50),
+        at("last", 10),
+    ]);
     run(&newest(&flow, "timestamp").set("handlers.t.gate", "skew_tolerance", "100ms"));
-    assert_eq!(values_of(&flow, "a"), ["first", "behind", "last"]);
+    assert_eq!(flow.values_of("a"), ["first", "behind", "last"]);
 }
 
 /// The clock of a server is a day ahead. Its event does not end the key: it is dead-lettered.
@@ -147,9 +152,9 @@ fn a_clock_that_is_far_ahead_does_not_end_its_key() {
     let flow = Flow::new(cluster, 1, &[]);
     let now = wait::unix_ms();
     let at = |value: &str, after: i64| Record::new("a", value).with("updated", (now + after).to_string());
-    send(&flow, vec![at("first", 0), at("tomorrow", 86_400_000), at("second", 1)]);
+    flow.send(vec![at("first", 0), at("tomorrow", 86_400_000), at("second", 1)]);
     run(&newest(&flow, "header:updated").set("handlers.t.gate", "format", "unix_ms"));
-    assert_eq!(values_of(&flow, "a"), ["first", "second"]);
+    assert_eq!(flow.values_of("a"), ["first", "second"]);
     let letters = dead_letters(&flow);
     let [letter] = letters.as_slice() else { panic!("one event is too far ahead: {letters:?}") };
     assert_eq!(
@@ -169,19 +174,8 @@ fn version((key, version): (&str, &str)) -> Record {
     Record::new(key, version).with("version", version)
 }
 
-fn send(flow: &Flow<'_>, records: Vec<Record>) {
-    flow.producer().send_all(&flow.input, records).expect("acknowledged");
-}
-
 fn run(settings: &Settings) {
     Keylane::run(settings, &["--until-end"]).expect_exit(0);
-}
-
-/// Returns the values of the outputs of a key, in order.
-fn values_of(flow: &Flow<'_>, key: &str) -> Vec<String> {
-    let outputs = kafka::read_all(&flow.cluster.bootstrap(), &flow.output);
-    let of_key = outputs.into_iter().filter(|output| output.key.as_deref() == Some(key.as_bytes()));
-    of_key.map(|output| String::from_utf8_lossy(&output.value.unwrap_or_default()).into_owned()).collect()
 }
 
 fn dead_letters(flow: &Flow<'_>) -> Vec<Received> {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use std::process::Command;
 
 use keylane_tests::flow::Flow;
-use keylane_tests::guests::guest;
 use keylane_tests::janitor;
-use keylane_tests::kafka::{self, Received, Record};
+use keylane_tests::kafka;
 use keylane_tests::keylane::{Keylane, Settings, binary};
+use keylane_tests::versions::{consecutive, version};
 use keylane_tests::wait;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn a_broken_key_continues_after_its_mark_was_set() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let settings = consecutive(&flow).set("handlers.t.gate", "gap_timeout", "1s");
-    send(&flow, [("a", 1), ("a", 3)].map(version).into());
+    flow.send([("a", 1), ("a", 3)].map(version).into());
     let mut keylane = Keylane::run(&settings, &[]);
     wait::until("the event behind the gap is dead-lettered", TIMEOUT, || {
         kafka::read_committed(&cluster.bootstrap(), &flow.dead_letters).len() == 1
@@ -47,9 +47,9 @@ fn a_broken_key_continues_after_its_mark_was_set() {
         "topic": flow.input, "partition": 0, "mark": 3, "broken": false, "holes": [], "delivered": [],
     });
     assert_eq!(after, expected);
-    send(&flow, vec![version(("a", 4))]);
+    flow.send(vec![version(("a", 4))]);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "4"]);
+    assert_eq!(flow.values_of("a"), ["1", "4"]);
     assert_eq!(flow.lag(), 0);
 }
 
@@ -76,18 +76,14 @@ fn a_first_start_continues_where_the_dump_of_a_table_is() {
     let csv = dump("table.csv", &format!("key,value\n{rows}"));
     let seeded = succeeded(&settings, &["seed", "t", &csv]);
     assert_eq!(seeded, "20 rows read; 20 marks written in 3 partitions\n");
-    let events = (0..20).flat_map(|key| {
-        [6, 5].map(|number| {
-            Record::new(format!("key-{key}"), number.to_string()).with("version", number.to_string())
-        })
-    });
-    send(&flow, events.collect());
-    send(&flow, vec![version(("new", 1))]);
+    let events = (0..20).flat_map(|key| [6, 5].map(|number| version((&format!("key-{key}"), number))));
+    flow.send(events.collect());
+    flow.send(vec![version(("new", 1))]);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
     for key in 0..20 {
-        assert_eq!(values_of(&flow, &format!("key-{key}")), ["6"], "key-{key}");
+        assert_eq!(flow.values_of(&format!("key-{key}")), ["6"], "key-{key}");
     }
-    assert_eq!(values_of(&flow, "new"), ["1"]);
+    assert_eq!(flow.values_of("new"), ["1"]);
 
     // The handler has processed later events than a dump from before.
     let lines = "{\"key\": \"key-1\", \"value\": 5}\n{\"key\": \"key-2\", \"value\": 9}\n";
@@ -96,12 +92,9 @@ fn a_first_start_continues_where_the_dump_of_a_table_is() {
         again,
         "2 rows read; 1 marks written in 1 partitions; 1 keys have kept a mark that is not lower\n"
     );
-    send(&flow, vec![version(("key-1", 7)), version(("key-2", 10))]);
+    flow.send(vec![version(("key-1", 7)), version(("key-2", 10))]);
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
-    assert_eq!(
-        (values_of(&flow, "key-1"), values_of(&flow, "key-2")),
-        (texts(&["6", "7"]), texts(&["6", "10"]))
-    );
+    assert_eq!((flow.values_of("key-1"), flow.values_of("key-2")), (texts(&["6", "7"]), texts(&["6", "10"])));
     let refused = state(&settings, &["seed", "t", &dump("bad.csv", "key,value\na,1\nb\n")]);
     assert!(refused.contains("line 3 of the dump: it has 1 fields"), "{refused}");
     janitor::remove(&folder);
@@ -113,7 +106,7 @@ fn a_reset_forgets_marks() {
     let Some(cluster) = kafka::shared() else { return };
     let flow = Flow::new(cluster, 1, &[]);
     let settings = consecutive(&flow);
-    send(&flow, [("a", 1), ("a", 2)].map(version).into());
+    flow.send([("a", 1), ("a", 2)].map(version).into());
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
     let reset = state(&settings, &["reset", "--yes"]);
     assert!(
@@ -121,32 +114,7 @@ fn a_reset_forgets_marks() {
         "{reset}"
     );
     Keylane::run(&settings, &["--until-end"]).expect_exit(0);
-    assert_eq!(values_of(&flow, "a"), ["1", "2", "1", "2"]);
-}
-
-fn consecutive(flow: &Flow<'_>) -> Settings {
-    flow.settings(&guest("echo"), "consecutive")
-        .set("handlers.t", "delivery", "transactional")
-        .set("handlers.t", "start", "earliest")
-        .set("handlers.t.gate", "rule", "consecutive")
-        .set("handlers.t.gate", "by", "header:version")
-        .set("handlers.t.gate", "first", 1)
-}
-
-fn version((key, version): (&str, usize)) -> Record {
-    Record::new(key, version.to_string()).with("version", version.to_string())
-}
-
-fn send(flow: &Flow<'_>, records: Vec<Record>) {
-    flow.producer().send_all(&flow.input, records).expect("acknowledged");
-}
-
-/// Returns the values of the committed outputs of a key, in order.
-fn values_of(flow: &Flow<'_>, key: &str) -> Vec<String> {
-    let outputs = kafka::read_committed(&flow.cluster.bootstrap(), &flow.output);
-    let of_key =
-        outputs.into_iter().filter(|output: &Received| output.key.as_deref() == Some(key.as_bytes()));
-    of_key.map(|output| String::from_utf8_lossy(&output.value.unwrap_or_default()).into_owned()).collect()
+    assert_eq!(flow.values_of("a"), ["1", "2", "1", "2"]);
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
