@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use keylane_core::{
-    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, EventId, EventOrder,
-    FetchedRow, GateConfig, GateKey, GateRule, Input, Known, LaneEnd, Newest, NoValue, Now, Partition,
-    PartitionStart, RebalanceId,
+    Action, Admission, ArenaSlot, CallId, CommitId, CommittedStart, Config, Core, EventOrder, FetchedRow,
+    GateConfig, GateKey, GateRule, Input, Known, LaneEnd, Newest, NoValue, Now, Partition, PartitionStart,
+    RebalanceId,
 };
 
 thread_local! {
@@ -216,12 +216,16 @@ impl Shell {
             };
             self.next += 1;
         }
-        let mut orders = [NO_ORDER; 50];
+        let mut orders = [EventOrder::without_value(GateKey(0)); 50];
         for (order, row) in orders.iter_mut().zip(&rows) {
             if let Admission::Lane(lane) = row.admission {
                 // Some values are older than those before them.
                 let value = row.offset - self.chance(20).cast_signed();
-                *order = EventOrder { key: GateKey(lane), value: Some(value), ..NO_ORDER };
+                *order = EventOrder {
+                    value: Some(value),
+                    known: Known::Mark(None),
+                    ..EventOrder::without_value(GateKey(lane))
+                };
             }
         }
         self.requested.permitted = 0;
@@ -272,17 +276,6 @@ impl Shell {
         }
     }
 }
-
-const NO_ORDER: EventOrder = EventOrder {
-    key: GateKey(0),
-    value: None,
-    id: EventId::NONE,
-    id_key: GateKey(0),
-    tombstone: false,
-    filtered: false,
-    redriven: false,
-    known: Known::Mark(None),
-};
 
 #[test]
 fn a_million_events_allocate_nothing() {

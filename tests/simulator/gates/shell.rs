@@ -1,4 +1,4 @@
-//! The shell of a gate: it numbers the keys, tells the core what it knows of them, and answers its requests.
+//! The shell of a gate: it numbers the keys, passes what it knows of them to the core, and answers its requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -115,7 +115,7 @@ impl World {
         let record = self.logs[index].record(row.offset).cloned();
         let in_lane = matches!(row.admission, Admission::Lane(_));
         let (Some(record), Some(plan), true) = (record, plan, in_lane) else {
-            return no_order();
+            return EventOrder::without_value(GateKey(u64::MAX));
         };
         let order = record.order;
         let ArenaSlot(slot) = row.arena_slot;
@@ -234,20 +234,5 @@ impl World {
                 self.feed(p, Input::LogEndSeen { partition, end, sent_at });
             }
         }
-    }
-}
-
-/// The order of an event that is in no lane.
-fn no_order() -> EventOrder {
-    let key = GateKey(u64::MAX);
-    EventOrder {
-        key,
-        value: None,
-        id: EventId::NONE,
-        id_key: key,
-        tombstone: false,
-        filtered: false,
-        redriven: false,
-        known: Known::No,
     }
 }

@@ -36,6 +36,23 @@ pub struct EventOrder {
     pub known: Known,
 }
 
+impl EventOrder {
+    /// An event without an order value and without an id, of a key of which nothing is known.
+    #[must_use]
+    pub const fn without_value(key: GateKey) -> EventOrder {
+        EventOrder {
+            key,
+            value: None,
+            id: EventId::NONE,
+            id_key: key,
+            tombstone: false,
+            filtered: false,
+            redriven: false,
+            known: Known::No,
+        }
+    }
+}
+
 /// What is remembered of a gate key, if that is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {

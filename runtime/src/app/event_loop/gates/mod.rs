@@ -198,17 +198,7 @@ impl Gates {
 
     /// Adds the order of an event that never reaches a lane.
     pub(super) fn enter_without_lane(&mut self) {
-        let key = GateKey(0);
-        self.orders.push(EventOrder {
-            key,
-            value: None,
-            id: EventId::NONE,
-            id_key: key,
-            tombstone: false,
-            filtered: false,
-            redriven: false,
-            known: Known::No,
-        });
+        self.orders.push(EventOrder::without_value(GateKey(0)));
     }
 
     /// Takes the end of a key's last event.
