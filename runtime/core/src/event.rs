@@ -26,7 +26,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Returns whether the event had a call, and goes on with it before others of its lane.
+    /// Returns whether the event had a call, so that it runs before others of its lane.
     pub(crate) fn is_in_progress(&self) -> bool {
         self.attempt > 1 || self.quarantined || self.dispatched
     }

@@ -149,7 +149,7 @@ fn a_gap_is_closed_after_its_time() {
             acknowledge(&mut shell);
             shell.fetch_gated(P0, &[event(4, 1, 2), event(5, 1, 3)]);
             shell.answer_look_ups();
-            assert_eq!(shell.run_all(), [4, 5], "the key goes on");
+            assert_eq!(shell.run_all(), [4, 5], "the key continues");
         }
     }
 }

@@ -117,33 +117,25 @@ impl HandlerLog {
             GapCause::TooManyEarly => "max_early",
             GapCause::PartitionFull => "partition full",
         };
-        if passed {
-            tracing::warn!(
-                handler,
-                topic,
-                partition,
-                offset,
-                order_value,
-                expected,
-                waiting,
-                cause,
-                "gap closed: missing order values are passed over"
-            );
+        let (remedy, message) = if passed {
+            (None, "gap closed: missing order values are passed over")
         } else {
-            tracing::warn!(
-                handler,
-                topic,
-                partition,
-                offset,
-                order_value,
-                expected,
-                waiting,
-                cause,
-                remedy =
-                    "publish the missing event; redrive dead letters in the order of `keylane-order-value`",
-                "gap closed: order values are missing"
-            );
-        }
+            let remedy =
+                "publish the missing event; redrive dead letters in the order of `keylane-order-value`";
+            (Some(remedy), "gap closed: order values are missing")
+        };
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            order_value,
+            expected,
+            waiting,
+            cause,
+            remedy,
+            "{message}"
+        );
     }
 
     /// Returns the failure text of a run with `--until-end` that ends with events which wait for others.
