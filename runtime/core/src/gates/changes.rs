@@ -72,7 +72,7 @@ impl Gates {
                 if matches!(change, Change::Holes(..) | Change::Filled(_)) { lost as u64 } else { 0 };
             emit(known.id, change);
         }
-        if changes[0].is_some() && known.parked > 0 {
+        if changes[0].is_some() && known.parked.len > 0 {
             let lane = known.lane;
             self.parked.may_be_due(lane, key);
         }

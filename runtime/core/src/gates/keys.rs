@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
 
+use super::parked::ParkedOfKey;
 use crate::slab::Slab;
 use crate::{Change, EventId, EventOrder, GateKey, KeyMemory, Known, LookUpId};
 
@@ -24,8 +25,8 @@ pub(crate) struct Key {
     pub(crate) lookup: KeyLookup,
     /// What is remembered, with the changes of all events that have settled.
     pub(crate) memory: KeyMemory,
-    /// Number of its parked events.
-    pub(crate) parked: u32,
+    /// Its parked events.
+    pub(crate) parked: ParkedOfKey,
     /// With a window: parked events up to this value may run; `None`: none.
     pub(crate) released_to: Option<i64>,
     /// What its memory is once the events of the call that is being formed are done.
@@ -193,7 +194,7 @@ impl Keys {
             if keys[key].references > 0 {
                 continue;
             }
-            assert!(keys[key].parked == 0, "a gate key without events has parked ones");
+            assert!(keys[key].parked.len == 0, "a gate key without events has parked ones");
             if let KeyLookup::Requested(request) = keys[key].lookup {
                 requests.remove(&request);
             }
@@ -239,7 +240,7 @@ impl Keys {
             }
         }
         for (key, _) in (0..).zip(&cleared).filter(|(_, cleared)| **cleared) {
-            keys[key].parked = 0;
+            keys[key].parked = ParkedOfKey::NONE;
             keys.free(key);
         }
     }
@@ -255,7 +256,7 @@ impl Key {
             is_unreferenced: false,
             lookup: KeyLookup::Unknown,
             memory: KeyMemory::default(),
-            parked: 0,
+            parked: ParkedOfKey::NONE,
             released_to: None,
             taken: None,
             pending: Vec::new(),
@@ -264,8 +265,8 @@ impl Key {
     }
 
     fn begin(&mut self, partition: u32, id: GateKey, known: Known) {
-        (self.partition, self.id, self.references, self.parked) = (partition, id, 0, 0);
-        (self.released_to, self.taken, self.waits_as) = (None, None, None);
+        (self.partition, self.id, self.references) = (partition, id, 0);
+        (self.parked, self.released_to, self.taken, self.waits_as) = (ParkedOfKey::NONE, None, None, None);
         self.is_unreferenced = false;
         self.pending.clear();
         let KeyMemory { mark, holes, broken, delivered, ids } = &mut self.memory;

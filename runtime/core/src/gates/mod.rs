@@ -176,11 +176,28 @@ impl Gates {
             wall_ms,
             key: (order.key, key),
             id_key: (order.id_key, self.keys.key(order.id_key)),
-            lowest_parked: (key.parked > 0)
-                .then(|| self.parked.lowest(order.key))
-                .flatten()
-                .map(|(value, _)| value),
+            parked: &self.parked,
         }
+    }
+
+    /// Returns the parked event of a key with the lowest value, and that value.
+    pub(crate) fn lowest(&self, key: u32) -> Option<(i64, Node)> {
+        self.parked.lowest(&self.keys.key(key).parked)
+    }
+
+    /// Returns the parked event of a key with the greatest value, the first of them by arrival, and that value.
+    pub(crate) fn greatest(&self, key: u32) -> Option<(i64, Node)> {
+        self.parked.greatest(&self.keys.key(key).parked)
+    }
+
+    /// Returns the parked event of a key that has waited longest, and its offset, without released ones.
+    pub(crate) fn oldest(&self, key: u32) -> Option<(i64, Node)> {
+        self.parked.oldest(&self.keys.key(key).parked)
+    }
+
+    /// Returns the parked events of a key by value.
+    pub(crate) fn of_key(&self, key: u32) -> impl Iterator<Item = (i64, Node)> + use<'_> {
+        self.parked.from_value(&self.keys.key(key).parked, i64::MIN)
     }
 
     /// Decides about the parked events of a key: returns the next of them that does not wait any more.
@@ -195,7 +212,7 @@ impl Gates {
         let stale = |outcome| Verdict::Settle(WithoutCall { outcome, moves_mark: false, ends_key: false });
         let (node, verdict) = match &self.config.as_ref()?.rule {
             GateRule::Consecutive(rule) => {
-                let (value, node) = self.parked.lowest(key)?;
+                let (value, node) = self.parked.lowest(&known.parked)?;
                 if value > next_value(rule, mark)? {
                     return None;
                 }
@@ -209,14 +226,14 @@ impl Gates {
                 return Some((node, verdict));
             }
             GateRule::Newest(_) => {
-                let (value, node) = self.parked.greatest(key)?;
+                let (value, node) = self.parked.greatest(&known.parked)?;
                 let is_newer = mark.is_none_or(|mark| value > mark);
                 let was_dispatched = event_at(node).dispatched;
                 let passed = if was_dispatched { GateOutcome::Stale } else { GateOutcome::Superseded };
                 (node, if is_newer { Verdict::Run(Role::InOrder) } else { stale(passed) })
             }
             GateRule::Window(rule) => {
-                let (value, node) = self.parked.lowest(key)?;
+                let (value, node) = self.parked.lowest(&known.parked)?;
                 let is_released = known.released_to.is_some_and(|to| value <= to);
                 let is_next = rule.consecutive && mark.and_then(|mark| mark.checked_add(1)) == Some(value);
                 if !is_released && !is_next {
@@ -282,7 +299,7 @@ impl Gates {
         {
             taken.ids.push(id);
         }
-        if self.keys.key(key).parked > 0 {
+        if self.keys.key(key).parked.len > 0 {
             let lane = self.keys.key(key).lane;
             self.parked.may_be_due(lane, key);
         }
@@ -305,10 +322,9 @@ impl Gates {
         let Order { key, value, .. } = self.keys.order(event.order);
         let value = value.expect("an event without an order value is not parked");
         let known = self.keys.key_mut(key);
-        known.parked += 1;
         let (partition, lane) = (known.partition, known.lane);
         let waits = known.released_to.is_none_or(|to| value > to);
-        self.parked.insert(key, (value, event.offset), node, waits);
+        self.parked.insert((key, &mut known.parked), (value, event.offset), node, waits);
         self.partition(partition).parked(event.bytes, waits);
         self.parked.may_be_due(lane, key);
         self.update_wait(key);
@@ -325,21 +341,16 @@ impl Gates {
     }
 
     /// Removes an event from the parked ones.
-    pub(crate) fn unpark(&mut self, event: &Event) {
-        let Order { key, value, .. } = self.keys.order(event.order);
-        let value = value.expect("an event without an order value is not parked");
-        let waited = self.parked.released(key, event.offset);
-        self.parked.remove(key, (value, event.offset));
+    pub(crate) fn unpark(&mut self, event: &Event, node: Node) {
+        let Order { key, .. } = self.keys.order(event.order);
         let known = self.keys.key_mut(key);
-        known.parked -= 1;
-        if known.parked == 0 {
+        let waited = self.parked.remove(&mut known.parked, node);
+        if known.parked.len == 0 {
             known.released_to = None;
+            self.parked.not_due(known.lane, key);
         }
-        let (partition, lane, parked) = (known.partition, known.lane, known.parked);
+        let partition = known.partition;
         self.partition(partition).unparked(event.bytes, waited);
-        if parked == 0 {
-            self.parked.not_due(lane, key);
-        }
         self.update_wait(key);
     }
 
@@ -361,7 +372,7 @@ impl Gates {
         let has_others = || self.partition_now(partition).is_some_and(|gate| gate.parked > gate.waiting);
         let of_partition =
             self.wait_for_lane.range((partition, 0)..=(partition, u32::MAX)).map(|&(_, key)| key);
-        let oldest = |key: &u32| self.parked.oldest(*key).is_some_and(|(oldest, _)| oldest == offset);
+        let oldest = |key: &u32| self.oldest(*key).is_some_and(|(oldest, _)| oldest == offset);
         let first = first.or_else(|| of_partition.into_iter().find(oldest));
         let key = first.or_else(|| has_others().then(|| self.parked.all().find(is_it))?.map(|(key, ..)| key));
         key.map(|key| self.keys.key(key).lane)
@@ -369,8 +380,8 @@ impl Gates {
 
     /// Notes under which offset a key waits for stream time.
     pub(crate) fn update_wait(&mut self, key: u32) {
-        let oldest = self.parked.oldest(key).map(|(offset, _)| offset);
         let known = self.keys.key_mut(key);
+        let oldest = self.parked.oldest(&known.parked).map(|(offset, _)| offset);
         let before = std::mem::replace(&mut known.waits_as, oldest);
         let partition = known.partition;
         self.parked.wait(partition, key, before, oldest);
@@ -403,7 +414,7 @@ impl Gates {
     pub(crate) fn is_expired(&self, key: u32, event_at: impl Fn(Node) -> Event) -> bool {
         let is_expired = || {
             let wait_ms = i64::try_from(self.wait_of(key)?.as_millis()).unwrap_or(i64::MAX);
-            let (_, node) = self.parked.oldest(key)?;
+            let (_, node) = self.oldest(key)?;
             let Event { order, timestamp, .. } = event_at(node);
             let stream = &self.partition_now(self.keys.key(key).partition)?.stream;
             let waited_ms = stream.now_ms().saturating_sub(self.keys.order(order).waits_since);

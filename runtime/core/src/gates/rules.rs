@@ -1,6 +1,7 @@
 //! The rules: whether an event of a free lane may run.
 
 use crate::gates::keys::{Key, KeyLookup, Order, Role};
+use crate::gates::parked::Parked;
 use crate::{
     Consecutive, Duplicates, EventId, First, GateConfig, GateRule, Late, MaxAhead, Newest, NoValue, Reason,
     RememberedId, Window,
@@ -52,8 +53,7 @@ pub(crate) struct Context<'k> {
     pub(crate) wall_ms: i64,
     pub(crate) key: (u32, &'k Key),
     pub(crate) id_key: (u32, &'k Key),
-    /// The lowest value of the key that is parked.
-    pub(crate) lowest_parked: Option<i64>,
+    pub(crate) parked: &'k Parked,
 }
 
 impl WithoutCall {
@@ -196,7 +196,8 @@ impl Context<'_> {
                     GateRule::Consecutive(Consecutive { first: First::At(first), .. }) => Some(first - 1),
                     GateRule::Consecutive(_) | GateRule::Newest(_) | GateRule::Window(_) => None,
                 };
-                let Some(base) = key.expected_mark().or(first).or(self.lowest_parked) else { return false };
+                let lowest_parked = || self.parked.lowest(&key.parked).map(|(value, _)| value);
+                let Some(base) = key.expected_mark().or(first).or_else(lowest_parked) else { return false };
                 i128::from(base) + i128::from(ahead)
             }
         };

@@ -239,14 +239,14 @@ impl Lanes {
         let gates = self.gates();
         gates.parked.not_due(lane, key);
         let known = gates.keys.key(key);
-        if known.parked > 0 && known.waits_as.is_none() && known.released_to.is_none() {
+        if known.parked.len > 0 && known.waits_as.is_none() && known.released_to.is_none() {
             gates.decided.gaps.push(key);
         }
     }
 
     fn attach(&mut self, lane: u32, node: u32, role: Role) {
         let event = self.events.get(node);
-        self.gates().unpark(&event);
+        self.gates().unpark(&event, node);
         self.gates().keys.set_role(event.order, role);
         let Lane { queue, parked, .. } = &mut self.lanes[lane];
         *parked -= 1;
@@ -265,7 +265,7 @@ impl Lanes {
     pub(crate) fn take_parked(&mut self, node: u32) -> Event {
         let event = self.events.take(node);
         let gates = self.gates.as_mut().expect("only called with a gate");
-        gates.unpark(&event);
+        gates.unpark(&event, node);
         let lane = gates.keys.key(gates.keys.order(event.order).key).lane;
         self.lanes[lane].parked -= 1;
         event
@@ -295,7 +295,7 @@ impl Lanes {
     /// A key ends with this event: those that were admitted before it and wait are stale.
     fn end_key(&mut self, lane: u32, event: &Event) {
         let key = self.gates().keys.order(event.order).key;
-        let of_key: Vec<u32> = self.gates().parked.of_key(key).map(|(_, node)| node).collect();
+        let of_key: Vec<u32> = self.gates().of_key(key).map(|(_, node)| node).collect();
         for node in of_key {
             let parked = self.events.get(node);
             if parked.offset < event.offset {
@@ -335,11 +335,11 @@ impl Lanes {
             gates.runs_latest_first() && how == SettledAs::Failed && known.role == Role::InOrder;
         let nodes: Vec<u32> = match known.value {
             _ if ends => {
-                let of_key = gates.parked.of_key(known.key).map(|(_, node)| node);
+                let of_key = gates.of_key(known.key).map(|(_, node)| node);
                 of_key.filter(|&node| self.events.get(node).offset < offset).collect()
             }
             Some(value) if passes_lower => {
-                let of_key = gates.parked.of_key(known.key);
+                let of_key = gates.of_key(known.key);
                 of_key.take_while(|&(other, _)| other < value).map(|(_, node)| node).collect()
             }
             Some(_) | None => Vec::new(),
@@ -373,7 +373,7 @@ impl Lanes {
             }
         }
         self.events.attach_front(&mut self.lanes[lane].queue, node);
-        let greatest = self.gates().parked.greatest(key);
+        let greatest = self.gates().greatest(key);
         let Some((_, greater)) = greatest.filter(|&(greatest, _)| Some(greatest) > value) else { return };
         // The front gives way: it is asked again later.
         let mut gave_way = front;

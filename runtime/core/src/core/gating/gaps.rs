@@ -28,7 +28,7 @@ impl Core {
         let is_expired = self.is_expired(key);
         let Some(gates) = self.gates() else { return };
         let known = gates.keys.key(key);
-        let (parked, lane) = (known.parked, known.lane);
+        let (parked, lane) = (known.parked.len, known.lane);
         let cause = match () {
             () if parked == 0 => return,
             () if parked > rule.max_early => GapCause::TooManyEarly,
@@ -51,9 +51,9 @@ impl Core {
     pub(super) fn close_gap(&mut self, key: u32, cause: GapCause) {
         let Some(rule) = self.consecutive() else { return };
         let Some(gates) = self.gates() else { return };
-        let Some((low, node)) = gates.parked.lowest(key) else { return };
+        let Some((low, node)) = gates.lowest(key) else { return };
         let known = gates.keys.key(key);
-        let (index, mark, waiting) = (known.partition, known.memory.mark, known.parked);
+        let (index, mark, waiting) = (known.partition, known.memory.mark, known.parked.len);
         let is_first = mark.is_none() && matches!(rule.first, First::Any { .. });
         let expected = match (mark, rule.first) {
             (Some(mark), _) => Some(mark.saturating_add(1)),
@@ -105,7 +105,7 @@ impl Core {
         let Some(gates) = self.gates() else { return };
         gates.keys.key_mut(key).memory.broken = true;
         let lane = gates.keys.key(key).lane;
-        let nodes: Vec<u32> = gates.parked.of_key(key).map(|(_, node)| node).collect();
+        let nodes: Vec<u32> = gates.of_key(key).map(|(_, node)| node).collect();
         for node in nodes {
             let event = self.lanes.take_parked(node);
             let Some(gates) = self.gates() else { return };
@@ -132,7 +132,7 @@ impl Core {
         }
         let lane = gates.keys.key(key).lane;
         let too_far = |&&(value, _): &&(i64, u32)| value.abs_diff(low) > ahead;
-        let by_value: Vec<(i64, u32)> = gates.parked.of_key(key).collect();
+        let by_value: Vec<(i64, u32)> = gates.of_key(key).collect();
         for &(_, node) in by_value.iter().rev().take_while(too_far) {
             let event = self.lanes.take_parked(node);
             self.lanes.reject(lane, event, Reason::OrderValueAhead);
@@ -150,7 +150,7 @@ impl Core {
     pub(in crate::core) fn early_keys(&self, index: u32) -> Option<(usize, (i64, i64), Option<i64>)> {
         let gates = self.lanes.gates.as_deref()?;
         let first = gates.parked.first_waiting(index)?;
-        let (offset, node) = gates.parked.oldest(first)?;
+        let (offset, node) = gates.oldest(first)?;
         let value = gates.keys.order(self.lanes.parked_event(node).order).value?;
         let expected = gates.keys.key(first).memory.mark.map(|mark| mark.saturating_add(1));
         Some((gates.parked.waiting(index).count(), (value, offset), expected))

@@ -7,38 +7,56 @@ impl Core {
     /// Releases the events of a key up to its oldest one.
     pub(super) fn release_oldest(&mut self, key: u32) {
         let Some(gates) = self.gates() else { return };
-        if let Some((low, _)) = gates.parked.lowest(key) {
+        if let Some((low, _)) = gates.lowest(key) {
             self.reject_ahead(key, low);
         }
         let Some(gates) = self.lanes.gates.as_deref() else { return };
-        let Some((_, node)) = gates.parked.oldest(key) else { return };
+        let Some((_, node)) = gates.oldest(key) else { return };
         let value = gates.keys.order(self.lanes.parked_event(node).order).value;
         self.release_to(key, value.unwrap_or(i64::MAX));
     }
 
-    pub(super) fn release_to(&mut self, key: u32, to: i64) {
-        let Some(gates) = self.lanes.gates.as_deref_mut() else { return };
+    /// Releases the oldest event of a key, and all events up to this value.
+    fn release_to(&mut self, key: u32, to: i64) {
+        let Some(gates) = self.gates() else { return };
         let known = gates.keys.key_mut(key);
-        let before = known.released_to.replace(to);
-        known.released_to = known.released_to.max(before);
-        let (index, lane) = (known.partition, known.lane);
-        let nodes: Vec<u32> =
-            gates.parked.of_key(key).take_while(|&(value, _)| value <= to).map(|(_, node)| node).collect();
-        for node in nodes {
-            let event = self.lanes.parked_event(node);
-            let Some(gates) = self.lanes.gates.as_deref_mut() else { return };
-            if gates.parked.released(key, event.offset) {
-                let since = gates.keys.order(event.order).waits_since;
-                let gate = gates.partition(index);
-                gate.released(event.bytes);
-                let waited_ms = gate.stream.now_ms().saturating_sub(since);
-                self.times.record_gate_wait(waited_ms.max(0).unsigned_abs());
-            }
+        let before = known.released_to;
+        known.released_to = before.max(Some(to));
+        let lane = known.lane;
+        if let Some((_, oldest)) = gates.oldest(key) {
+            self.release(key, oldest);
+        }
+        // Lower ones were released before.
+        let from = before.unwrap_or(i64::MIN);
+        let gates = self.lanes.gates.as_deref();
+        let mut next =
+            gates.and_then(|gates| gates.parked.from_value(&gates.keys.key(key).parked, from).next());
+        while let Some((value, node)) = next
+            && value <= to
+        {
+            self.release(key, node);
+            let gates = self.lanes.gates.as_deref();
+            next = gates.and_then(|gates| gates.parked.after(&gates.keys.key(key).parked, node));
         }
         let Some(gates) = self.gates() else { return };
         gates.update_wait(key);
         gates.parked.may_be_due(lane, key);
         self.lanes.ask_again(lane);
+    }
+
+    /// Lets a parked event run when its turn comes.
+    fn release(&mut self, key: u32, node: u32) {
+        let event = self.lanes.parked_event(node);
+        let Some(gates) = self.gates() else { return };
+        let known = gates.keys.key_mut(key);
+        let index = known.partition;
+        if gates.parked.released(&mut known.parked, node) {
+            let since = gates.keys.order(event.order).waits_since;
+            let gate = gates.partition(index);
+            gate.released(event.bytes);
+            let waited_ms = gate.stream.now_ms().saturating_sub(since);
+            self.times.record_gate_wait(waited_ms.max(0).unsigned_abs());
+        }
     }
 
     /// Releases events before their time, while more of them wait than may.
