@@ -15,7 +15,7 @@ mod json_scalar;
 pub use arena::{Arena, ArenaRecord, Header};
 pub use event_field::FieldReader;
 pub use filter::{Filter, FilterCount};
-pub use key_identity::{EnteredKey, KeyIdentities};
+pub use key_identity::{EnteredKey, KeyIdentities, KeyIndex};
 pub use lane_key::LaneRule;
 pub use lane_name::{lane_key_text, lane_name};
 pub use order_value::{OrderValueRule, typed_order_value};

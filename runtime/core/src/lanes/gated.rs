@@ -175,7 +175,7 @@ impl Lanes {
     /// admitted before it.
     fn attach_expected(&mut self, lane: u32, front: Option<Event>) -> bool {
         let mut after = None;
-        while let Some(key) = self.gates().parked.next_maybe_due(lane, after) {
+        while let Some(key) = self.next_maybe_due(lane, after) {
             after = Some(key);
             let events = &self.events;
             let due =
@@ -190,11 +190,17 @@ impl Lanes {
         false
     }
 
+    /// Returns the next key of a lane after this one that may have an event that may run.
+    fn next_maybe_due(&mut self, lane: u32, after: Option<u32>) -> Option<u32> {
+        let has_parked = self.lanes[lane].parked > 0;
+        has_parked.then(|| self.gates().parked.next_maybe_due(lane, after)).flatten()
+    }
+
     /// Finds the parked event of a lane with the lowest offset that does not wait any more, and brings it to the front, unless
     /// the first queued event, `front`, came before it.
     fn next_parked(&mut self, lane: u32, front: Option<Event>) -> Parked {
         let (mut best, mut after) = (None::<(i64, u32, _)>, None);
-        while let Some(key) = self.gates().parked.next_maybe_due(lane, after) {
+        while let Some(key) = self.next_maybe_due(lane, after) {
             after = Some(key);
             let events = &self.events;
             let due =

@@ -184,7 +184,7 @@ impl EventLoop {
         loop {
             self.carry_out_actions(ended);
             let EventLoop { core, reading, now, .. } = self;
-            let answer = reading.gates_mut().and_then(Gates::next_answer);
+            let answer = reading.next_answer();
             let Some((request, memory)) = answer else { return };
             core.handle(*now, Input::KeyKnown { request, memory });
         }

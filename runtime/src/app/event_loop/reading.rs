@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use keylane_core::{
-    Admission, ArenaSlot, CommitEntry, CommitId, EventOrder, FetchedRow, GateKey, Input, LookUpId,
+    Admission, ArenaSlot, CommitEntry, CommitId, EventOrder, FetchedRow, GateKey, Input, KeyMemory, LookUpId,
     MemoryChange, Partition, ReadError, StartAt,
 };
 use keylane_state::KeyBytes;
@@ -132,8 +132,8 @@ impl Reading {
 
     /// Returns the order value that the gate key of an event waits for; `None`: any, or there is no gate.
     pub(super) fn expected_value(&self, slot: ArenaSlot) -> Option<i64> {
-        let (partition, number) = self.identities.as_ref()?.gate_key(slot)?;
-        self.gates.as_ref()?.expected(partition, number)
+        let key = self.identities.as_ref()?.gate_key(slot)?;
+        self.gates.as_ref()?.expected(key)
     }
 
     pub(super) fn gates(&self) -> Option<&Gates> {
@@ -172,13 +172,16 @@ impl Reading {
         self.gates.as_mut()?.load(request, at, self.identities.as_ref()?)
     }
 
+    /// Returns the next request for what is remembered of a key that is not answered, and its answer.
+    pub(super) fn next_answer(&mut self) -> Option<(LookUpId, &KeyMemory)> {
+        self.gates.as_mut()?.next_answer(self.identities.as_ref()?)
+    }
+
     pub(super) fn release(&mut self, slots: &[ArenaSlot]) {
         if let Some(identities) = &mut self.identities {
             let gates = &mut self.gates;
             slots.iter().for_each(|&slot| {
-                identities.leave(slot, |partition, number| {
-                    gates.iter_mut().for_each(|gates| gates.key_ended(partition, number));
-                });
+                identities.leave(slot, |key| gates.iter_mut().for_each(|gates| gates.key_ended(key)));
             });
         }
         slots.iter().for_each(|&slot| self.arena.release(slot));

@@ -4,97 +4,108 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use keylane_core::{Change, KeyMemory, LookUpId, Partition};
+use keylane_core::{Change, KeyMemory, LookUpId};
 use keylane_state::{KeyBytes, MarkRecord, RecordError, record_key};
 
 use super::GATE_KEY;
+use crate::admit::KeyIndex;
 
 /// The keys with events whose memory is known, and those whose memory is being loaded.
 #[derive(Debug, Default)]
 pub(super) struct DurableMemory {
-    live: HashMap<(Partition, u64), LiveKey, RandomState>,
-    loading: HashMap<LookUpId, (Partition, u64), RandomState>,
+    /// By the index of the key.
+    live: Vec<LiveKey>,
+    loading: HashMap<LookUpId, KeyIndex, RandomState>,
+    /// Reused: the key or the value of a mark record.
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct LiveKey {
     /// The key of its mark record.
     record_key: KeyBytes,
-    /// `None`: it is being loaded.
-    memory: Option<KeyMemory>,
+    memory: LiveMemory,
+}
+
+#[derive(Debug)]
+enum LiveMemory {
+    /// It was not requested, or the key has no events.
+    Unknown,
+    Loading(LookUpId),
+    Known(KeyMemory),
 }
 
 impl DurableMemory {
     /// The memory of a key with events is loaded. `key`: its bytes. Returns the key of its mark record.
-    pub(super) fn look_up(
-        &mut self,
-        request: LookUpId,
-        (partition, number): (Partition, u64),
-        key: &[u8],
-    ) -> KeyBytes {
-        let record_key = mark_key(key);
-        self.loading.insert(request, (partition, number));
-        let live = LiveKey { record_key: record_key.clone(), memory: None };
-        self.live.insert((partition, number), live);
+    pub(super) fn look_up(&mut self, request: LookUpId, index: KeyIndex, key: &[u8]) -> KeyBytes {
+        let record_key = mark_key(key, &mut self.bytes);
+        self.loading.insert(request, index);
+        let at = index.0 as usize;
+        let unused = || LiveKey { record_key: [].as_slice().into(), memory: LiveMemory::Unknown };
+        self.live.resize_with(self.live.len().max(at + 1), unused);
+        if let Some(live) = self.live.get_mut(at) {
+            *live = LiveKey { record_key: record_key.clone(), memory: LiveMemory::Loading(request) };
+        }
         record_key
     }
 
-    /// The memory of a key was loaded. Returns the partition and the number of the key; `None`: it has no events any more.
-    pub(super) fn loaded(&mut self, request: LookUpId, memory: KeyMemory) -> Option<(Partition, u64)> {
-        let at = self.loading.remove(&request)?;
-        let live = self.live.get_mut(&at).filter(|live| live.memory.is_none())?;
-        live.memory = Some(memory);
-        Some(at)
+    /// The memory of a key was loaded. Returns the key; `None`: it has no events any more.
+    pub(super) fn loaded(&mut self, request: LookUpId, memory: KeyMemory) -> Option<KeyIndex> {
+        let index = self.loading.remove(&request)?;
+        self.live.get_mut(index.0 as usize)?.memory = LiveMemory::Known(memory);
+        Some(index)
     }
 
     /// Returns what is remembered of a key with events, if it is known.
-    pub(super) fn get(&self, partition: Partition, number: u64) -> Option<&KeyMemory> {
-        self.live.get(&(partition, number))?.memory.as_ref()
+    pub(super) fn get(&self, index: KeyIndex) -> Option<&KeyMemory> {
+        match &self.live.get(index.0 as usize)?.memory {
+            LiveMemory::Known(memory) => Some(memory),
+            LiveMemory::Unknown | LiveMemory::Loading(_) => None,
+        }
     }
 
     /// Applies a change. Returns the key of the mark record, and its value; `None`: it is deleted.
-    pub(super) fn change(
-        &mut self,
-        partition: Partition,
-        number: u64,
-        change: Change,
-    ) -> Option<(&KeyBytes, Option<Vec<u8>>)> {
-        let LiveKey { record_key, memory } = self.live.get_mut(&(partition, number))?;
-        let memory = memory.as_mut().expect("the core knows the memory of a key that changes");
+    pub(super) fn change(&mut self, index: KeyIndex, change: Change) -> Option<(&KeyBytes, Option<&[u8]>)> {
+        let LiveKey { record_key, memory } = self.live.get_mut(index.0 as usize)?;
+        let LiveMemory::Known(memory) = memory else {
+            unreachable!("the core knows the memory of a key that changes")
+        };
         // What is forgotten here, the core has counted.
         let _forgotten = memory.apply(change, 0);
-        Some((record_key, encoded(memory)))
+        self.bytes.clear();
+        let is_kept = encode(memory, &mut self.bytes);
+        Some((record_key, is_kept.then_some(&*self.bytes)))
     }
 
     /// The last event of a key has settled, or is no longer owned.
-    pub(super) fn idle(&mut self, partition: Partition, number: u64) {
-        let ended = self.live.remove(&(partition, number));
-        if ended.is_some_and(|live| live.memory.is_none()) {
-            self.loading.retain(|_, at| *at != (partition, number));
+    pub(super) fn idle(&mut self, index: KeyIndex) {
+        let Some(live) = self.live.get_mut(index.0 as usize) else { return };
+        if let LiveMemory::Loading(request) = std::mem::replace(&mut live.memory, LiveMemory::Unknown) {
+            self.loading.remove(&request);
         }
     }
 }
 
 /// Returns the key of the mark record of a gate key.
-fn mark_key(key: &[u8]) -> KeyBytes {
-    let mut record_key = Vec::with_capacity(key.len() + 5);
+fn mark_key(key: &[u8], buffer: &mut Vec<u8>) -> KeyBytes {
+    buffer.clear();
     match key.split_first() {
         // Behind its first byte, a gate key that is not the lane key is written as in the key of a mark record.
-        Some((&GATE_KEY, parts)) => record_key::push_mark_parts(parts, &mut record_key),
-        Some(_) | None => record_key::push_mark(key, None, &mut record_key),
+        Some((&GATE_KEY, parts)) => record_key::push_mark_parts(parts, buffer),
+        Some(_) | None => record_key::push_mark(key, None, buffer),
     }
-    record_key.as_slice().into()
+    buffer.as_slice().into()
 }
 
-/// Returns the value of a mark record; `None`: nothing is remembered.
-fn encoded(memory: &KeyMemory) -> Option<Vec<u8>> {
+/// Appends the value of a mark record. Returns false if nothing is remembered.
+fn encode(memory: &KeyMemory, value: &mut Vec<u8>) -> bool {
     let KeyMemory { mark, broken, holes, delivered, ids: _ } = memory.clone();
     let record = MarkRecord { mark, broken, holes, delivered };
-    (!record.is_empty()).then(|| {
-        let mut value = Vec::new();
-        record.encode(&mut value);
-        value
-    })
+    let is_empty = record.is_empty();
+    if !is_empty {
+        record.encode(value);
+    }
+    !is_empty
 }
 
 /// Returns what a mark record remembers; `None`: there is none.
@@ -108,7 +119,7 @@ pub(in crate::app::event_loop) fn decoded(value: Option<&[u8]>) -> Result<KeyMem
 mod tests {
     use super::*;
 
-    const P0: Partition = Partition { topic: 0, number: 0 };
+    const KEY: KeyIndex = KeyIndex(7);
 
     fn memory(mark: i64) -> KeyMemory {
         KeyMemory { mark: Some(mark), ..KeyMemory::default() }
@@ -117,11 +128,13 @@ mod tests {
     #[test]
     fn a_change_is_written_with_everything_that_is_remembered() {
         let mut durable = DurableMemory::default();
-        let key = durable.look_up(LookUpId(1), (P0, 7), b"\x01ada");
+        let key = durable.look_up(LookUpId(1), KEY, b"\x01ada");
         assert_eq!(key, KeyBytes::from(b"\x09\0\0\0\x04\x01ada".as_slice()));
-        assert_eq!(durable.loaded(LookUpId(1), memory(3)), Some((P0, 7)));
-        assert_eq!(durable.get(P0, 7), Some(&memory(3)));
-        let mut change = |change| durable.change(P0, 7, change).map(|(_, value)| value).expect("a live key");
+        assert_eq!(durable.loaded(LookUpId(1), memory(3)), Some(KEY));
+        assert_eq!(durable.get(KEY), Some(&memory(3)));
+        let mut change = |change| {
+            durable.change(KEY, change).map(|(_, value)| value.map(<[u8]>::to_vec)).expect("a live key")
+        };
         let value = change(Change::Mark(4)).expect("a mark");
         assert_eq!(decoded(Some(&value)), Ok(memory(4)));
         let value = change(Change::Holes(2, 3)).expect("a mark");
@@ -133,12 +146,12 @@ mod tests {
     #[test]
     fn a_load_for_a_key_that_is_gone_changes_nothing() {
         let mut durable = DurableMemory::default();
-        durable.look_up(LookUpId(1), (P0, 7), b"\x01ada");
-        durable.idle(P0, 7);
-        durable.look_up(LookUpId(2), (P0, 7), b"\x01bob");
+        durable.look_up(LookUpId(1), KEY, b"\x01ada");
+        durable.idle(KEY);
+        durable.look_up(LookUpId(2), KEY, b"\x01bob");
         assert_eq!(durable.loaded(LookUpId(1), memory(3)), None);
-        assert_eq!(durable.get(P0, 7), None);
-        assert_eq!(durable.loaded(LookUpId(2), memory(4)), Some((P0, 7)));
+        assert_eq!(durable.get(KEY), None);
+        assert_eq!(durable.loaded(LookUpId(2), memory(4)), Some(KEY));
     }
 
     #[test]
@@ -147,6 +160,6 @@ mod tests {
         key.extend_from_slice(b"\0\0\0\x04\x01ada\x037");
         let mut expected = Vec::new();
         record_key::push_mark(b"\x01ada", Some(b"\x037"), &mut expected);
-        assert_eq!(mark_key(&key), KeyBytes::from(expected.as_slice()));
+        assert_eq!(mark_key(&key, &mut Vec::new()), KeyBytes::from(expected.as_slice()));
     }
 }

@@ -3,12 +3,16 @@
 //! A key with events is never forgotten. Of the others, those that were used least recently are forgotten first when the limit
 //! is reached.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use keylane_core::{Change, KeyMemory, Known, Partition, RememberedId};
 use keylane_state::KeyBytes;
 use sha2::{Digest as _, Sha256};
+
+use crate::admit::KeyIndex;
+
+use super::by_use::ByUse;
 
 /// Longer keys are replaced by a digest.
 const KEY_MAX: usize = 256;
@@ -26,11 +30,10 @@ pub(super) struct SessionMemory {
     /// Indexes of unused entries.
     free: Vec<usize>,
     by_key: HashMap<Partition, KeysOfPartition, RandomState>,
-    /// The entries of keys with events, by their numbers.
-    live: HashMap<(Partition, u64), usize, RandomState>,
-    /// The entries of the other keys, by the order in which they were used.
-    idle: BTreeMap<u64, usize>,
-    last_use: u64,
+    /// The entries of keys with events, by the indexes of the keys.
+    live: Vec<Option<usize>>,
+    /// The entries of the other keys, in the order in which they were used.
+    idle: ByUse,
     bytes: usize,
     limit: usize,
     /// Number of ids that are remembered for each key.
@@ -65,8 +68,6 @@ struct Entry {
     key: KeyBytes,
     memory: KeyMemory,
     bytes: usize,
-    /// Its place in `idle`; `None`: it has events, or is unused.
-    idle_since: Option<u64>,
 }
 
 impl SessionMemory {
@@ -76,9 +77,8 @@ impl SessionMemory {
             entries: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::default(),
-            live: HashMap::default(),
-            idle: BTreeMap::new(),
-            last_use: 0,
+            live: Vec::new(),
+            idle: ByUse::default(),
             bytes: 0,
             limit,
             keep_ids,
@@ -89,12 +89,22 @@ impl SessionMemory {
     }
 
     /// The first event of a key was read: the key is not forgotten until [`SessionMemory::idle`].
-    pub(super) fn used(&mut self, partition: Partition, number: u64, key: &[u8]) {
-        let Some(index) = self.find(partition, key) else { return };
-        if let Some(entry) = self.entries.get_mut(index) {
-            entry.idle_since.take().map(|since| self.idle.remove(&since));
-            self.live.insert((partition, number), index);
+    pub(super) fn used(&mut self, partition: Partition, index: KeyIndex, key: &[u8]) {
+        let entry = self.find(partition, key);
+        entry.into_iter().for_each(|entry| self.idle.remove(entry));
+        self.set_live(index, entry);
+    }
+
+    fn set_live(&mut self, index: KeyIndex, entry: Option<usize>) {
+        let at = index.0 as usize;
+        self.live.resize(self.live.len().max(at + 1), None);
+        if let Some(live) = self.live.get_mut(at) {
+            *live = entry;
         }
+    }
+
+    fn entry_of(&self, index: KeyIndex) -> Option<usize> {
+        self.live.get(index.0 as usize).copied().flatten()
     }
 
     fn find(&self, partition: Partition, key: &[u8]) -> Option<usize> {
@@ -104,8 +114,8 @@ impl SessionMemory {
     }
 
     /// Returns what is remembered of a key with events, if that is short.
-    pub(super) fn known(&self, partition: Partition, number: u64) -> Known {
-        match self.get(partition, number) {
+    pub(super) fn known(&self, index: KeyIndex) -> Known {
+        match self.get(index) {
             None => Known::Mark(None),
             Some(memory) if memory.is_only_mark() => Known::Mark(memory.mark),
             Some(_) => Known::No,
@@ -113,15 +123,17 @@ impl SessionMemory {
     }
 
     /// Returns what is remembered of a key with events.
-    pub(super) fn get(&self, partition: Partition, number: u64) -> Option<&KeyMemory> {
-        let index = self.live.get(&(partition, number))?;
-        self.entries.get(*index).map(|entry| &entry.memory)
+    pub(super) fn get(&self, index: KeyIndex) -> Option<&KeyMemory> {
+        self.entries.get(self.entry_of(index)?).map(|entry| &entry.memory)
     }
 
     /// Changes what is remembered of a key with events. `key`: its bytes.
-    pub(super) fn change(&mut self, partition: Partition, number: u64, key: &KeyBytes, change: Change) {
-        let index = self.live.get(&(partition, number)).copied();
-        let index = index.unwrap_or_else(|| self.add(partition, number, key));
+    pub(super) fn change(&mut self, partition: Partition, index: KeyIndex, key: &KeyBytes, change: Change) {
+        let index = self.entry_of(index).unwrap_or_else(|| {
+            let entry = self.add(partition, key);
+            self.set_live(index, Some(entry));
+            entry
+        });
         let Some(entry) = self.entries.get_mut(index) else { return };
         let oldest = entry.memory.ids.first().map(|id| id.settled_ms);
         let forgotten = entry.memory.apply(change, self.keep_ids);
@@ -134,10 +146,9 @@ impl SessionMemory {
         self.bytes = self.bytes - std::mem::replace(&mut entry.bytes, bytes) + bytes;
     }
 
-    fn add(&mut self, partition: Partition, number: u64, key: &KeyBytes) -> usize {
+    fn add(&mut self, partition: Partition, key: &KeyBytes) -> usize {
         let key = if key.len() > KEY_MAX { digest(key) } else { key.clone() };
-        let entry =
-            Entry { partition, key: key.clone(), memory: KeyMemory::default(), bytes: 0, idle_since: None };
+        let entry = Entry { partition, key: key.clone(), memory: KeyMemory::default(), bytes: 0 };
         let unused = self.free.pop().and_then(|index| Some((index, self.entries.get_mut(index)?)));
         let index = if let Some((index, unused)) = unused {
             *unused = entry;
@@ -147,22 +158,19 @@ impl SessionMemory {
             self.entries.len() - 1
         };
         self.by_key.entry(partition).or_default().insert(key, index);
-        self.live.insert((partition, number), index);
         index
     }
 
     /// The last event of a key has settled.
-    pub(super) fn idle(&mut self, partition: Partition, number: u64) {
-        let Some(index) = self.live.remove(&(partition, number)) else { return };
+    pub(super) fn idle(&mut self, index: KeyIndex) {
+        let Some(index) = self.live.get_mut(index.0 as usize).and_then(Option::take) else { return };
         let Some(entry) = self.entries.get_mut(index) else { return };
         if entry.memory == KeyMemory::default() {
             return self.remove(index); // its key has ended
         }
-        self.last_use += 1;
-        entry.idle_since = Some(self.last_use);
-        self.idle.insert(self.last_use, index);
+        self.idle.push(index);
         while self.bytes > self.limit
-            && let Some((_, index)) = self.idle.pop_first()
+            && let Some(index) = self.idle.first()
         {
             self.remove(index);
             self.evicted += 1;
@@ -174,16 +182,18 @@ impl SessionMemory {
         let key = std::mem::replace(&mut entry.key, [].as_slice().into());
         entry.memory = KeyMemory::default();
         self.bytes -= std::mem::take(&mut entry.bytes);
-        entry.idle_since.take().map(|since| self.idle.remove(&since));
+        self.idle.remove(index);
         self.by_key.get_mut(&entry.partition).and_then(|keys| keys.remove(&key));
         self.free.push(index);
     }
 
     /// Forgets all keys of a partition.
     pub(super) fn forget(&mut self, partition: Partition) {
-        self.live.retain(|(of, _), _| *of != partition);
         let indexes: Vec<usize> =
             self.by_key.get(&partition).into_iter().flat_map(HashMap::values).copied().collect();
+        let is_forgotten =
+            |entry: usize| self.entries.get(entry).is_some_and(|entry| entry.partition == partition);
+        self.live.iter_mut().for_each(|live| *live = live.filter(|&entry| !is_forgotten(entry)));
         indexes.into_iter().for_each(|index| self.remove(index));
         self.by_key.remove(&partition);
     }
@@ -229,15 +239,15 @@ mod tests {
 
     /// An event of a key passes with this mark.
     fn pass(memory: &mut SessionMemory, partition: Partition, key: &[u8], mark: i64) {
-        memory.used(partition, 1, key);
-        memory.change(partition, 1, &key.into(), Change::Mark(mark));
-        memory.idle(partition, 1);
+        memory.used(partition, KeyIndex(1), key);
+        memory.change(partition, KeyIndex(1), &key.into(), Change::Mark(mark));
+        memory.idle(KeyIndex(1));
     }
 
     fn mark(memory: &mut SessionMemory, partition: Partition, key: &[u8]) -> Known {
-        memory.used(partition, 1, key);
-        let known = memory.known(partition, 1);
-        memory.idle(partition, 1);
+        memory.used(partition, KeyIndex(1), key);
+        let known = memory.known(KeyIndex(1));
+        memory.idle(KeyIndex(1));
         known
     }
 
@@ -257,14 +267,14 @@ mod tests {
     #[test]
     fn more_than_a_mark_is_looked_up() {
         let mut memory = SessionMemory::new(1 << 20, 2, 1_000);
-        memory.used(P0, 7, b"a");
+        memory.used(P0, KeyIndex(7), b"a");
         for (id, settled_ms) in [(1, 0), (2, 0), (3, 999), (4, 1_000)] {
             let id = RememberedId { id: EventId(id), settled_ms };
-            memory.change(P0, 7, &b"a".as_slice().into(), Change::Id(id));
+            memory.change(P0, KeyIndex(7), &b"a".as_slice().into(), Change::Id(id));
         }
-        assert_eq!(memory.known(P0, 7), Known::No);
+        assert_eq!(memory.known(KeyIndex(7)), Known::No);
         let ids: Vec<u128> =
-            memory.get(P0, 7).into_iter().flat_map(|memory| &memory.ids).map(|id| id.id.0).collect();
+            memory.get(KeyIndex(7)).into_iter().flat_map(|memory| &memory.ids).map(|id| id.id.0).collect();
         assert_eq!(ids, [3, 4]);
         assert_eq!(memory.usage().ids_evicted, 1, "id 2 was old enough");
     }
@@ -276,24 +286,24 @@ mod tests {
             pass(&mut memory, P0, key, at);
         }
         assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(1)));
-        memory.used(P0, 2, b"b");
+        memory.used(P0, KeyIndex(2), b"b");
         pass(&mut memory, P0, b"d", 4); // forgets `c`: `b` has an event, and `a` was used
         assert_eq!(mark(&mut memory, P0, b"c"), Known::Mark(None));
         assert_eq!(mark(&mut memory, P0, b"a"), Known::Mark(Some(1)));
-        assert_eq!(memory.known(P0, 2), Known::Mark(Some(2)));
+        assert_eq!(memory.known(KeyIndex(2)), Known::Mark(Some(2)));
         assert_eq!(usage(&memory), (3, 3 * ENTRY_BYTES, 1));
     }
 
     #[test]
     fn keys_with_events_may_exceed_the_limit() {
         let mut memory = SessionMemory::new(ENTRY_BYTES, 0, 1_000);
-        for number in 0..4_u64 {
+        for number in 0..4_u32 {
             let key = number.to_be_bytes();
-            memory.used(P0, number, &key);
-            memory.change(P0, number, &key.as_slice().into(), Change::Mark(1));
+            memory.used(P0, KeyIndex(number), &key);
+            memory.change(P0, KeyIndex(number), &key.as_slice().into(), Change::Mark(1));
         }
         assert_eq!(usage(&memory), (4, 4 * ENTRY_BYTES, 0));
-        (0..4).for_each(|number| memory.idle(P0, number));
+        (0..4).for_each(|number| memory.idle(KeyIndex(number)));
         assert_eq!(usage(&memory), (1, ENTRY_BYTES, 3));
     }
 
@@ -311,9 +321,9 @@ mod tests {
     fn a_key_that_has_ended_is_forgotten() {
         let mut memory = SessionMemory::new(1 << 20, 0, 1_000);
         pass(&mut memory, P0, b"a", 5);
-        memory.used(P0, 1, b"a");
-        memory.change(P0, 1, &b"a".as_slice().into(), Change::Ended);
-        memory.idle(P0, 1);
+        memory.used(P0, KeyIndex(1), b"a");
+        memory.change(P0, KeyIndex(1), &b"a".as_slice().into(), Change::Ended);
+        memory.idle(KeyIndex(1));
         assert_eq!(usage(&memory), (0, 0, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! What the core's gates need of the shell: order values, gate keys and ids of events ([`Gates::read`]), what is remembered of
 //! keys ([`memory`]), and whether that is still true when a partition is assigned again ([`last_commits`]).
 
+mod by_use;
 mod durable;
 mod last_commits;
 mod memory;
@@ -18,7 +19,7 @@ use keylane_core::{
 use keylane_state::{KeyBytes, RecordError};
 use sha2::{Digest as _, Sha256};
 
-use crate::admit::{ArenaRecord, EnteredKey, FieldReader, KeyIdentities, OrderValueRule};
+use crate::admit::{ArenaRecord, EnteredKey, FieldReader, KeyIdentities, KeyIndex, OrderValueRule};
 use crate::config::{DuplicatesConfig, GateConfig, OrderConfig};
 
 use super::publishing::was_redriven;
@@ -179,20 +180,20 @@ impl Gates {
         filtered: bool,
     ) {
         if lane.is_new {
-            self.memory.used(partition, lane.number, lane_key);
+            self.memory.used(partition, lane.index, lane_key);
         }
-        let mut number = lane.number;
+        let mut gate = lane;
         if self.key.is_some() && event.has_gate_key {
             let hash = self.seed.hash_one(self.bytes.as_slice());
             let key = identities.enter_gate_key(partition, hash, &self.bytes, slot);
             if key.is_new {
-                self.memory.used(partition, key.number, &self.bytes);
+                self.memory.used(partition, key.index, &self.bytes);
             }
-            number = key.number;
+            gate = key;
         }
         let OrderOfEvent { value, id, tombstone, redriven, .. } = event;
-        let (key, id_key) = (GateKey(number), GateKey(lane.number));
-        let known = if self.durable.is_some() { Known::No } else { self.memory.known(partition, number) };
+        let (key, id_key) = (GateKey(gate.number), GateKey(lane.number));
+        let known = if self.durable.is_some() { Known::No } else { self.memory.known(gate.index) };
         self.orders.push(EventOrder { key, value, id, id_key, tombstone, filtered, redriven, known });
     }
 
@@ -202,17 +203,18 @@ impl Gates {
     }
 
     /// Takes the end of a key's last event.
-    pub(super) fn key_ended(&mut self, partition: Partition, number: u64) {
-        self.durable.iter_mut().for_each(|durable| durable.idle(partition, number));
-        self.memory.idle(partition, number);
+    pub(super) fn key_ended(&mut self, key: KeyIndex) {
+        self.durable.iter_mut().for_each(|durable| durable.idle(key));
+        self.memory.idle(key);
     }
 
     // -- memory -------------------------------------------------------------------------------------
 
     pub(super) fn remember(&mut self, changes: &[MemoryChange], identities: &KeyIdentities) {
         for &MemoryChange { partition, key, change, .. } in changes {
-            let bytes = identities.key(partition, key.0).expect("a key that changes has an event");
-            self.memory.change(partition, key.0, bytes, change);
+            let index = identities.find(partition, key.0).expect("a key that changes has an event");
+            let bytes = identities.key(index).expect("a key that changes has an event");
+            self.memory.change(partition, index, bytes, change);
         }
     }
 
@@ -221,7 +223,7 @@ impl Gates {
     }
 
     /// Returns the next request that is not answered, and its answer.
-    pub(super) fn next_answer(&mut self) -> Option<(LookUpId, &KeyMemory)> {
+    pub(super) fn next_answer(&mut self, identities: &KeyIdentities) -> Option<(LookUpId, &KeyMemory)> {
         static NOTHING: KeyMemory = KeyMemory {
             mark: None,
             holes: Vec::new(),
@@ -234,14 +236,15 @@ impl Gates {
             return Some((request, &self.answer));
         }
         let LookUp { request, partition, key } = self.look_ups.pop_front()?;
-        Some((request, self.memory.get(partition, key.0).unwrap_or(&NOTHING)))
+        let index = identities.find(partition, key.0);
+        Some((request, index.and_then(|index| self.memory.get(index)).unwrap_or(&NOTHING)))
     }
 
     /// Returns the order value that a key with events waits for; `None`: any.
-    pub(super) fn expected(&self, partition: Partition, number: u64) -> Option<i64> {
+    pub(super) fn expected(&self, key: KeyIndex) -> Option<i64> {
         let memory = match &self.durable {
-            Some(durable) => durable.get(partition, number),
-            None => self.memory.get(partition, number),
+            Some(durable) => durable.get(key),
+            None => self.memory.get(key),
         };
         memory.and_then(|memory| memory.mark?.checked_add(1)).or(self.first)
     }
@@ -260,16 +263,16 @@ impl Gates {
         (partition, key): (Partition, GateKey),
         identities: &KeyIdentities,
     ) -> Option<KeyBytes> {
-        let bytes = identities.key(partition, key.0)?;
-        Some(self.durable.as_mut()?.look_up(request, (partition, key.0), bytes))
+        let index = identities.find(partition, key.0)?;
+        Some(self.durable.as_mut()?.look_up(request, index, identities.key(index)?))
     }
 
     /// The memory of a key was loaded. The ids of its events are in the memory of the process.
     pub(super) fn loaded(&mut self, request: LookUpId, value: Option<&[u8]>) -> Result<(), RecordError> {
         let mut known = durable::decoded(value)?;
         let key = self.durable.as_mut().and_then(|durable| durable.loaded(request, known.clone()));
-        let Some((partition, number)) = key else { return Ok(()) };
-        known.ids = self.memory.get(partition, number).map_or(Vec::new(), |memory| memory.ids.clone());
+        let Some(key) = key else { return Ok(()) };
+        known.ids = self.memory.get(key).map_or(Vec::new(), |memory| memory.ids.clone());
         self.answers.push_back((request, known));
         Ok(())
     }
@@ -287,9 +290,10 @@ impl Gates {
                 continue;
             }
             let Some(durable) = &mut self.durable else { return };
-            let changed = durable.change(change.partition, change.key.0, change.change);
+            let index = identities.find(change.partition, change.key.0);
+            let changed = index.and_then(|index| durable.change(index, change.change));
             let (key, value) = changed.expect("a key that changes has an event");
-            keep(change, key, value.as_deref());
+            keep(change, key, value);
         }
     }
 

@@ -60,7 +60,7 @@ impl Handler {
 
     fn release(&mut self, slot: ArenaSlot) {
         let Handler { gates, identities, arena, .. } = self;
-        identities.leave(slot, |partition, number| gates.key_ended(partition, number));
+        identities.leave(slot, |key| gates.key_ended(key));
         arena.release(slot);
     }
 }
@@ -126,11 +126,11 @@ fn more_than_a_mark_is_answered_on_request() {
     assert_eq!(again.known, Known::No);
     handler.gates.look_up(LookUpId(3), P0, again.key);
     handler.gates.look_up(LookUpId(4), P0, GateKey(99));
-    let (request, memory) = handler.gates.next_answer().expect("a request");
+    let (request, memory) = handler.gates.next_answer(&handler.identities).expect("a request");
     assert_eq!((request, memory.mark, memory.ids.len()), (LookUpId(3), Some(5), 1));
-    let (request, memory) = handler.gates.next_answer().expect("a request");
+    let (request, memory) = handler.gates.next_answer(&handler.identities).expect("a request");
     assert_eq!((request, memory), (LookUpId(4), &KeyMemory::default()));
-    assert!(handler.gates.next_answer().is_none());
+    assert!(handler.gates.next_answer(&handler.identities).is_none());
 }
 
 #[test]
@@ -155,14 +155,14 @@ fn ids_are_in_memory_although_marks_are_durable() {
     gates.change(&changes, identities, |_, key, value| kept.push((key.clone(), value.map(<[u8]>::to_vec))));
     let [(key, Some(value))] = kept.as_slice() else { panic!("only the mark has a record: {kept:?}") };
     assert_eq!(*key, record_key);
-    assert_eq!(gates.expected(P0, order.key.0), Some(6));
+    assert_eq!(gates.expected(identities.gate_key(slot).expect("an event")), Some(6));
     handler.release(slot);
     let (_, again) = handler.read(b"\x01a", &event);
     let Handler { gates, identities, .. } = &mut handler;
     gates.load(LookUpId(2), (P0, again.key), identities).expect("a key with events");
     gates.loaded(LookUpId(2), Some(value)).expect("the record can be read");
     let answers: Vec<KeyMemory> =
-        std::iter::from_fn(|| gates.next_answer().map(|(_, memory)| memory.clone())).collect();
+        std::iter::from_fn(|| gates.next_answer(identities).map(|(_, memory)| memory.clone())).collect();
     let [first, second] = answers.as_slice() else { panic!("two requests: {answers:?}") };
     assert_eq!(*first, KeyMemory::default());
     assert_eq!((second.mark, second.ids.as_slice()), (Some(5), &[id][..]));
