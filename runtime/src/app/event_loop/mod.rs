@@ -405,7 +405,9 @@ impl EventLoop {
                 continue;
             }
             reads += 1;
-            let read = self.reading.read(&mut self.source, permission, self.now.uptime);
+            let keyed = &mut self.keyed;
+            let cached_mark = |key: &_| keyed.as_mut()?.cached_mark(permission.partition, key);
+            let read = self.reading.read(&mut self.source, permission, self.now.uptime, cached_mark);
             if !read.found_anything() {
                 busy |= read.more;
                 self.reading.keep_permission(permission);

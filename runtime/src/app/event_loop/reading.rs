@@ -8,7 +8,7 @@ use keylane_core::{
     Admission, ArenaSlot, CommitEntry, CommitId, EventOrder, FetchedRow, GateKey, Input, KeyMemory, LookUpId,
     MemoryChange, Partition, ReadError, StartAt,
 };
-use keylane_state::KeyBytes;
+use keylane_state::{KeyBytes, StateValue};
 
 use crate::admit::{Arena, Filter, FilterCount, KeyIdentities, LaneRule};
 use crate::librdkafka::Record;
@@ -239,12 +239,22 @@ impl Reading {
     }
 
     /// Reads once, within the permission. The rows are borrowed until the next read.
-    pub(super) fn read(&mut self, source: &mut Source, permission: Permission, now: Duration) -> Read<'_> {
+    /// `cached_mark`: returns the value of a mark record, if it is in memory.
+    pub(super) fn read(
+        &mut self,
+        source: &mut Source,
+        permission: Permission,
+        now: Duration,
+        cached_mark: impl FnMut(&KeyBytes) -> Option<StateValue>,
+    ) -> Read<'_> {
         self.rows.clear();
         self.gates.iter_mut().for_each(|gates| gates.begin_read());
         let Permission { partition, max_events, max_bytes } = permission;
         let read =
             source.read(partition, max_events, max_bytes, &mut |record| self.admit(partition, &record));
+        if let (Some(gates), Some(identities)) = (&mut self.gates, &self.identities) {
+            gates.complete(identities, cached_mark);
+        }
         self.records += self.rows.len() as u64;
         if !self.rows.is_empty() {
             self.first_read.get_or_insert(now);

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use keylane_core::{Change, KeyMemory, LookUpId};
-use keylane_state::{KeyBytes, MarkRecord, RecordError, record_key};
+use keylane_core::{Change, KeyMemory, Known, LookUpId};
+use keylane_state::{KeyBytes, MarkRecord, RecordError, StateValue, record_key};
 
 use super::GATE_KEY;
 use crate::admit::KeyIndex;
@@ -40,13 +40,38 @@ impl DurableMemory {
     pub(super) fn look_up(&mut self, request: LookUpId, index: KeyIndex, key: &[u8]) -> KeyBytes {
         let record_key = mark_key(key, &mut self.bytes);
         self.loading.insert(request, index);
+        let memory = LiveMemory::Loading(request);
+        *self.live_mut(index) = LiveKey { record_key: record_key.clone(), memory };
+        record_key
+    }
+
+    /// Remembers a key whose first event was read, if its mark record is in memory. `key`: its bytes.
+    pub(super) fn remembered(
+        &mut self,
+        index: KeyIndex,
+        key: &[u8],
+        cached: impl FnOnce(&KeyBytes) -> Option<StateValue>,
+    ) -> Known {
+        let record_key = mark_key(key, &mut self.bytes);
+        // A record that can't be read is reported when it is requested.
+        let Some(Ok(memory)) = cached(&record_key).map(|value| decoded(value.as_deref())) else {
+            return Known::No;
+        };
+        *self.live_mut(index) = LiveKey { record_key, memory: LiveMemory::Known(memory) };
+        self.known(index)
+    }
+
+    /// Returns what is remembered of a key with events, if that is short.
+    pub(super) fn known(&self, index: KeyIndex) -> Known {
+        let memory = self.get(index).filter(|memory| memory.is_only_mark());
+        memory.map_or(Known::No, |memory| Known::Mark(memory.mark))
+    }
+
+    fn live_mut(&mut self, index: KeyIndex) -> &mut LiveKey {
         let at = index.0 as usize;
         let unused = || LiveKey { record_key: [].as_slice().into(), memory: LiveMemory::Unknown };
         self.live.resize_with(self.live.len().max(at + 1), unused);
-        if let Some(live) = self.live.get_mut(at) {
-            *live = LiveKey { record_key: record_key.clone(), memory: LiveMemory::Loading(request) };
-        }
-        record_key
+        self.live.get_mut(at).expect("it was just added")
     }
 
     /// The memory of a key was loaded. Returns the key; `None`: it has no events any more.

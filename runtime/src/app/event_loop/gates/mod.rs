@@ -16,7 +16,7 @@ use keylane_core::{
     Change, CommitEntry, CommitId, EventId, EventOrder, GateKey, GateRule, KeyMemory, Known, LookUpId,
     MemoryChange, Partition,
 };
-use keylane_state::{KeyBytes, RecordError};
+use keylane_state::{KeyBytes, RecordError, StateValue};
 use sha2::{Digest as _, Sha256};
 
 use crate::admit::{ArenaRecord, EnteredKey, FieldReader, KeyIdentities, KeyIndex, OrderValueRule};
@@ -55,6 +55,8 @@ pub(in crate::app) struct Gates {
     look_ups: VecDeque<LookUp>,
     /// The orders of the current read, one per row.
     orders: Vec<EventOrder>,
+    /// Durable memory: the rows of the current read whose gate key had no event before.
+    new_keys: Vec<(usize, KeyIndex)>,
     /// Reused: the gate key, or the id, of an event.
     bytes: Vec<u8>,
     without_id: u64,
@@ -116,6 +118,7 @@ impl Gates {
                 last_commits: LastCommits::new(!transactional),
                 look_ups: VecDeque::new(),
                 orders: Vec::new(),
+                new_keys: Vec::new(),
                 bytes: Vec::new(),
                 without_id: 0,
             })
@@ -132,6 +135,7 @@ impl Gates {
     /// Begins a read.
     pub(super) fn begin_read(&mut self) {
         self.orders.clear();
+        self.new_keys.clear();
     }
 
     /// Returns the orders of the current read, one per row.
@@ -193,8 +197,31 @@ impl Gates {
         }
         let OrderOfEvent { value, id, tombstone, redriven, .. } = event;
         let (key, id_key) = (GateKey(gate.number), GateKey(lane.number));
-        let known = if self.durable.is_some() { Known::No } else { self.memory.known(gate.index) };
+        let known = match &self.durable {
+            None => self.memory.known(gate.index),
+            // Ids are in another memory.
+            Some(_) if self.ids.is_some() => Known::No,
+            Some(_) if gate.is_new => {
+                self.new_keys.push((self.orders.len(), gate.index));
+                Known::No
+            }
+            Some(durable) => durable.known(gate.index),
+        };
         self.orders.push(EventOrder { key, value, id, id_key, tombstone, filtered, redriven, known });
+    }
+
+    /// Durable memory: completes the orders of the read with what is remembered of keys without a request. `cached` returns
+    /// the value of a mark record, if it is in memory.
+    pub(super) fn complete(
+        &mut self,
+        identities: &KeyIdentities,
+        mut cached: impl FnMut(&KeyBytes) -> Option<StateValue>,
+    ) {
+        let Gates { durable: Some(durable), new_keys, orders, .. } = self else { return };
+        for (row, index) in new_keys.drain(..) {
+            let Some((key, order)) = identities.key(index).zip(orders.get_mut(row)) else { continue };
+            order.known = durable.remembered(index, key, &mut cached);
+        }
     }
 
     /// Adds the order of an event that never reaches a lane.

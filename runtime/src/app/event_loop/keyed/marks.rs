@@ -32,6 +32,19 @@ pub(in crate::app::event_loop) struct FoundMark {
 }
 
 impl Keyed {
+    /// Returns the value of the mark record of a key that was read, if it is in memory.
+    pub(in crate::app::event_loop) fn cached_mark(
+        &mut self,
+        partition: Partition,
+        key: &KeyBytes,
+    ) -> Option<StateValue> {
+        // While the store does not keep up, gates wait for it, as calls do.
+        let store = self.topics.get(usize::from(partition.topic)).map(|(_, states)| &states.store);
+        let keeps_up = store.is_some_and(|store| store.queued() < QUEUED_MAX);
+        let owned = self.owned.get_mut(&partition).filter(|owned| owned.step == Step::Ready && keeps_up)?;
+        owned.marks.get(key)
+    }
+
     /// Looks up the mark record of a key; `None`: the store answers later, or the ownership has ended.
     pub(in crate::app::event_loop) fn look_up_mark(
         &mut self,
@@ -39,14 +52,8 @@ impl Keyed {
         (partition, ownership): (Partition, OwnershipId),
         key: KeyBytes,
     ) -> Option<FoundMark> {
-        // While the store does not keep up, gates wait for it, as calls do.
-        let store = self.topics.get(usize::from(partition.topic)).map(|(_, states)| &states.store);
-        let keeps_up = store.is_some_and(|store| store.queued() < QUEUED_MAX);
-        let owned = self.owned.get_mut(&partition).filter(|owned| owned.ownership == Some(ownership))?;
-        if keeps_up
-            && owned.step == Step::Ready
-            && let Some(value) = owned.marks.get(&key)
-        {
+        self.owned.get(&partition).filter(|owned| owned.ownership == Some(ownership))?;
+        if let Some(value) = self.cached_mark(partition, &key) {
             return Some(FoundMark { request, key, value });
         }
         let token = self.calls.next_token();
