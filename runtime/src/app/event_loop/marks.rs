@@ -24,8 +24,8 @@ impl EventLoop {
     }
 
     /// The store has answered.
-    pub(super) fn mark_found(&mut self, found: FoundMark) {
-        self.take_mark(found);
+    pub(super) fn marks_found(&mut self, found: Vec<FoundMark>) {
+        found.into_iter().for_each(|found| self.take_mark(found));
         self.carry_out(None);
     }
 

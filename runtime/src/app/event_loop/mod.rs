@@ -185,9 +185,10 @@ impl EventLoop {
             self.carry_out_actions(ended);
             let EventLoop { core, reading, now, .. } = self;
             let answer = reading.next_answer();
-            let Some((request, memory)) = answer else { return };
+            let Some((request, memory)) = answer else { break };
             core.handle(*now, Input::KeyKnown { request, memory });
         }
+        self.keyed.iter_mut().for_each(Keyed::send_mark_loads);
     }
 
     fn carry_out_actions(&mut self, ended: Option<&Call>) {

@@ -15,12 +15,13 @@ use super::partitions::Step;
 #[derive(Default)]
 pub(super) struct MarkLoads {
     by_token: BTreeMap<u64, MarkLoad>,
+    /// The loads of this turn by partition. They are sent together.
+    unsent: BTreeMap<Partition, Vec<(LookUpId, KeyBytes)>>,
 }
 
 struct MarkLoad {
-    request: LookUpId,
     partition: Partition,
-    key: KeyBytes,
+    records: Vec<(LookUpId, KeyBytes)>,
 }
 
 /// A mark record that was looked up.
@@ -56,17 +57,25 @@ impl Keyed {
         if let Some(value) = self.cached_mark(partition, &key) {
             return Some(FoundMark { request, key, value });
         }
-        let token = self.calls.next_token();
-        self.mark_loads.by_token.insert(token, MarkLoad { request, partition, key });
-        self.send_mark_load(token);
+        self.mark_loads.unsent.entry(partition).or_default().push((request, key));
         None
     }
 
+    /// Sends the loads that were requested since the last call.
+    pub(in crate::app::event_loop) fn send_mark_loads(&mut self) {
+        while let Some((partition, records)) = self.mark_loads.unsent.pop_first() {
+            let token = self.calls.next_token();
+            self.mark_loads.by_token.insert(token, MarkLoad { partition, records });
+            self.send_mark_load(token);
+        }
+    }
+
     fn send_mark_load(&self, token: u64) {
-        let Some(MarkLoad { partition, key, .. }) = self.mark_loads.by_token.get(&token) else { return };
+        let Some(MarkLoad { partition, records }) = self.mark_loads.by_token.get(&token) else { return };
         let Some(owned) = self.owned.get(partition).filter(|owned| owned.step == Step::Ready) else { return };
         if let Some(states) = self.states_of(*partition) {
-            states.store.load(partition.number, owned.session, token, vec![key.clone()]);
+            let keys = records.iter().map(|(_, key)| key.clone()).collect();
+            states.store.load(partition.number, owned.session, token, keys);
         }
     }
 
@@ -79,28 +88,33 @@ impl Keyed {
     /// Ends the loads of a partition that is not owned any more.
     pub(super) fn end_mark_loads(&mut self, partition: Partition) {
         self.mark_loads.by_token.retain(|_, load| load.partition != partition);
+        self.mark_loads.unsent.remove(&partition);
     }
 
-    /// Returns whether a load is that of a mark record.
+    /// Returns whether a load is that of mark records.
     pub(in crate::app::event_loop) fn is_mark_load(&self, token: u64) -> bool {
         self.mark_loads.by_token.contains_key(&token)
     }
 
-    /// Takes the answer to the load of a mark record.
+    /// Takes the answer to the load of mark records.
     pub(in crate::app::event_loop) fn mark_loaded(
         &mut self,
         partition: Partition,
         session: SessionId,
         token: u64,
         values: Vec<StateValue>,
-    ) -> Option<FoundMark> {
-        let owned = self.owned.get_mut(&partition).filter(|owned| owned.session == session)?;
-        let MarkLoad { request, key, .. } = self.mark_loads.by_token.remove(&token)?;
-        let value = values.into_iter().next().flatten();
-        // What is known here is newer than what the store has.
-        owned.marks.loaded(&key, value.clone());
-        let value = owned.marks.get(&key).unwrap_or(value);
-        Some(FoundMark { request, key, value })
+    ) -> Vec<FoundMark> {
+        let owned = self.owned.get_mut(&partition).filter(|owned| owned.session == session);
+        let Some(marks) = owned.map(|owned| &mut owned.marks) else { return Vec::new() };
+        let load = self.mark_loads.by_token.remove(&token);
+        let records = load.into_iter().flat_map(|load| load.records);
+        let found = records.zip(values).map(|((request, key), value)| {
+            // What is known here is newer than what the store has.
+            marks.loaded(&key, value.clone());
+            let value = marks.get(&key).unwrap_or(value);
+            FoundMark { request, key, value }
+        });
+        found.collect()
     }
 
     /// Keeps the mark record that a settled event has left.

@@ -167,7 +167,7 @@ impl EventLoop {
                 }
                 if keyed.is_mark_load(token) {
                     let found = keyed.mark_loaded(partition, session, token, values);
-                    return found.into_iter().for_each(|found| self.mark_found(found));
+                    return self.marks_found(found);
                 }
                 match keyed.loaded(partition, session, token, values) {
                     Ok(calls) => calls.into_iter().for_each(|call| self.calling.enqueue(call)),
