@@ -21,6 +21,9 @@ use crate::transactional::transactional;
 const DISPLACED: u64 = 5;
 const PLACES: u64 = 1_000;
 
+/// Memory for the marks of all keys.
+const MARKS_MEMORY: &str = "64MiB";
+
 /// The header with the version of an event.
 const VERSION: &str = "row-version";
 
@@ -113,6 +116,9 @@ fn settings(
     }
     if !variant.gate.is_empty() {
         settings = settings.set("handlers.t.gate", "by", format!("header:{VERSION}"));
+        if !variant.transactional {
+            settings = settings.set("handlers.t.gate", "marks_memory", MARKS_MEMORY);
+        }
         if variant.transactional {
             settings = settings.set("handlers.t.keys", "topic", name).set(
                 "handlers.t.keys",

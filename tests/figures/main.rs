@@ -10,6 +10,7 @@
 
 mod before;
 mod child;
+mod early;
 mod embedded;
 mod emit;
 mod gates;
@@ -64,6 +65,7 @@ usage: figures <workload> [--events N] [--keys N] [--pairs N] [--seconds N] [--w
   keyed-state  a handler whose event changes the state of its key, with all states in the cache and with the default cache,
             and the restore of lost files (use --keys 1000000 --events 3000000)
   gates     a no-op handler with each rule of a gate, compared with none; 5 % of the events are displaced
+  early     peak memory with events that are early for their gate, compared with no gate (use --events 1000000)
   scrape    a no-op handler with a scrape of its metrics every second, compared with its admin server off
   status    the status of 1,000 partitions, as a request, in the event loop, and with `keylane status`
   serve     a broker with the topic, until standard input ends, for use with a profiler";
@@ -100,6 +102,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "broker-outage" => outage::broker(&Options::parse(rest)?),
         "transactional" => transactional::measure(&Options::parse(rest)?),
         "gates" => gates::measure(&Options::parse(rest)?),
+        "early" => early::measure(&Options::parse(rest)?),
         "keyed-state" => keyed_state::measure(&Options::parse(rest)?),
         "scrape" => scrape::measure(&Options::parse(rest)?),
         "status" => status::measure(&Options::parse(rest)?),

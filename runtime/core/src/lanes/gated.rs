@@ -174,9 +174,9 @@ impl Lanes {
     /// Brings a parked event to the front that may run after the events of the call that is being formed, unless `front` was
     /// admitted before it.
     fn attach_expected(&mut self, lane: u32, front: Option<Event>) -> bool {
-        let mut after = None;
-        while let Some(key) = self.next_maybe_due(lane, after) {
-            after = Some(key);
+        let mut next = self.gates().parked.first_maybe_due(lane);
+        while let Some(key) = next {
+            next = self.gates().parked.maybe_due_after(key);
             let events = &self.events;
             let due =
                 self.gates.as_ref().and_then(|gates| gates.due(key, self.wall_ms, |node| events.get(node)));
@@ -190,18 +190,12 @@ impl Lanes {
         false
     }
 
-    /// Returns the next key of a lane after this one that may have an event that may run.
-    fn next_maybe_due(&mut self, lane: u32, after: Option<u32>) -> Option<u32> {
-        let has_parked = self.lanes[lane].parked > 0;
-        has_parked.then(|| self.gates().parked.next_maybe_due(lane, after)).flatten()
-    }
-
     /// Finds the parked event of a lane with the lowest offset that does not wait any more, and brings it to the front, unless
     /// the first queued event, `front`, came before it.
     fn next_parked(&mut self, lane: u32, front: Option<Event>) -> Parked {
-        let (mut best, mut after) = (None::<(i64, u32, _)>, None);
-        while let Some(key) = self.next_maybe_due(lane, after) {
-            after = Some(key);
+        let (mut best, mut next) = (None::<(i64, u32, _)>, self.gates().parked.first_maybe_due(lane));
+        while let Some(key) = next {
+            next = self.gates().parked.maybe_due_after(key);
             let events = &self.events;
             let due =
                 self.gates.as_ref().and_then(|gates| gates.due(key, self.wall_ms, |node| events.get(node)));

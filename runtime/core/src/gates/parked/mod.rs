@@ -4,10 +4,12 @@
 
 mod by_arrival;
 mod by_value;
+mod maybe_due;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::slab::NONE;
+use maybe_due::MaybeDue;
 
 /// A parked event: its index in the event store.
 pub(crate) type Node = u32;
@@ -61,8 +63,8 @@ pub(crate) struct Parked {
     places: Vec<Place>,
     /// Keys whose oldest event waits for stream time: partition and offset of that event.
     waiting: BTreeMap<(u32, i64), u32>,
-    /// Lanes and keys that may have a parked event that may run.
-    maybe_due: BTreeSet<(u32, u32)>,
+    /// The keys of each lane that may have a parked event that may run.
+    maybe_due: MaybeDue,
 }
 
 impl Parked {
@@ -143,17 +145,21 @@ impl Parked {
     // -- keys with events that may run --------------------------------------------------------------
 
     pub(crate) fn may_be_due(&mut self, lane: u32, key: u32) {
-        self.maybe_due.insert((lane, key));
+        self.maybe_due.insert(lane, key);
     }
 
     pub(crate) fn not_due(&mut self, lane: u32, key: u32) {
-        self.maybe_due.remove(&(lane, key));
+        self.maybe_due.remove(lane, key);
     }
 
-    /// Returns the next key of a lane after this one that may have an event that may run.
-    pub(crate) fn next_maybe_due(&self, lane: u32, after: Option<u32>) -> Option<u32> {
-        let from = after.map_or(0, |key| key.saturating_add(1));
-        self.maybe_due.range((lane, from)..=(lane, u32::MAX)).next().map(|&(_, key)| key)
+    /// Returns the first key of a lane that may have an event that may run.
+    pub(crate) fn first_maybe_due(&self, lane: u32) -> Option<u32> {
+        self.maybe_due.first(lane)
+    }
+
+    /// Returns the key after this one of the same lane that may have an event that may run.
+    pub(crate) fn maybe_due_after(&self, key: u32) -> Option<u32> {
+        self.maybe_due.after(key)
     }
 }
 
