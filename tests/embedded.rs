@@ -17,9 +17,7 @@ use serde_json::Value;
 fn hello_keeps_the_order_of_each_key() {
     let file = prepare("hello", "events.jsonl");
     let outputs = run_to_end(&file);
-    let expected = fs::read_to_string(folder("hello").join("expected.jsonl")).expect("the example's result");
-    let expected: Vec<Value> =
-        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let expected = expected("hello");
     assert_eq!(by_key(&outputs), by_key(&expected));
     assert!(outputs.iter().all(|output| output["topic"] == "greetings"), "{outputs:?}");
 }
@@ -36,18 +34,14 @@ fn javascript_gives_the_same_result_through_the_same_contract() {
         }
     }
     let outputs = run_to_end(&example.join("keylane.toml"));
-    let expected = fs::read_to_string(folder("hello").join("expected.jsonl")).expect("the example's result");
-    let expected: Vec<Value> =
-        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let expected = expected("hello");
     assert_eq!(by_key(&outputs), by_key(&expected));
 }
 
 #[test]
 fn orders_are_retried_and_dead_lettered() {
     let outputs = run_to_end(&prepare("orders", "events.jsonl"));
-    let expected = fs::read_to_string(folder("orders").join("expected.jsonl")).expect("the example's result");
-    let expected: Vec<Value> =
-        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let expected = expected("orders");
     let of_topic = |topic: &str, lines: &[Value]| {
         by_key(&lines.iter().filter(|line| line["topic"] == topic).cloned().collect::<Vec<_>>())
     };
@@ -70,10 +64,7 @@ fn orders_are_retried_and_dead_lettered() {
 #[test]
 fn balances_are_kept_in_states() {
     let outputs = run_to_end(&prepare("balances", "events.jsonl"));
-    let expected =
-        fs::read_to_string(folder("balances").join("expected.jsonl")).expect("the example's result");
-    let expected: Vec<Value> =
-        expected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let expected = expected("balances");
     let of_topic = |topic: &str, lines: &[Value]| {
         by_key(&lines.iter().filter(|line| line["topic"] == topic).cloned().collect::<Vec<_>>())
     };
@@ -81,6 +72,14 @@ fn balances_are_kept_in_states() {
         assert_eq!(of_topic(topic, &outputs), of_topic(topic, &expected), "{topic}");
     }
     assert_eq!(outputs.len(), expected.len());
+}
+
+/// The versions of each account are displaced, and two events are sent twice.
+#[test]
+fn accounts_are_updated_in_the_order_of_their_versions() {
+    let outputs = run_to_end(&prepare("accounts", "events.jsonl"));
+    assert_eq!(by_key(&outputs), by_key(&expected("accounts")));
+    assert!(outputs.iter().all(|output| output["topic"] == "balances"), "{outputs:?}");
 }
 
 #[test]
@@ -195,6 +194,12 @@ fn sigterm_drains_a_feed_that_has_no_end() {
 
 fn folder(name: &str) -> PathBuf {
     workspace().join("examples").join(name)
+}
+
+/// The expected records of an example.
+fn expected(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(folder(name).join("expected.jsonl")).expect("the example's result");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 /// Copies an example's configuration and events, with the path of the built component. Returns the configuration file.
