@@ -176,6 +176,12 @@ fn describe_gate(text: &mut String, handler: &HandlerConfig) {
             config::OrderBy::Field(field, _) => field.to_string(),
         };
         line(text, "  gate", &format!("{rule} by `{by}`{key}"));
+        // If failed events are not dead-lettered, nothing else names the topics, which must exist.
+        if let Some(dead_letters) = &handler.dead_letters
+            && handler.retry.on_exhausted != OnExhausted::DeadLetter
+        {
+            line(text, "", &format!("with dead letters in {}", dead_letters.topics.join(", ")));
+        }
     }
     if let Some(duplicates) = &order.duplicates {
         line(
@@ -296,6 +302,19 @@ handler      orders
             "  failures   10 attempts, then skipped\n",
         ] {
             assert!(shown.contains(line), "no {line:?} in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn summary_with_dead_letters_of_a_gate_alone() {
+        let gate = "gate.rule = \"window\"\ngate.by = \"timestamp\"\ngate.window = \"1s\"\ngate.late = \"dlq\"\n\
+                    retry.on_exhausted = \"stop\"";
+        let shown = summary_of(&format!("kafka.bootstrap_servers = \"a:1\"\n{HANDLER}{gate}"));
+        for lines in [
+            "  gate       window by `timestamp`\n             with dead letters in orders.dlq, returns.dlq\n",
+            "  failures   10 attempts, then the handler stops\n",
+        ] {
+            assert!(shown.contains(lines), "no {lines:?} in\n{shown}");
         }
     }
 
