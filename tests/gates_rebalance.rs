@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use keylane_tests::admin::{Admin, at};
 use keylane_tests::flow::Flow;
+use keylane_tests::guests::guest;
 use keylane_tests::janitor;
 use keylane_tests::kafka::{self, Record};
 use keylane_tests::keylane::{Keylane, Settings};
-use keylane_tests::versions::{consecutive, durable, handled, version};
+use keylane_tests::versions::{consecutive, displaced, durable, handled, version};
 use keylane_tests::wait;
 
 const PARTITIONS: i32 = 6;
@@ -52,6 +53,33 @@ fn consecutive_versions_are_handled_in_order_by_all_members() {
     flow.wait_until_committed();
     group.stop();
     assert_eq!(handled(&flow), of_each_key(&(1..=VERSIONS * CHANGES.len()).collect::<Vec<_>>()));
+    assert_eq!(kafka::read_committed(&cluster.bootstrap(), &flow.dead_letters), []);
+}
+
+/// The members change in the middle of their work: calls run, transactions are open, and early versions wait. One of twenty
+/// events is displaced.
+#[test]
+fn members_change_while_they_handle_events() {
+    const VERSIONS: usize = 1_000;
+    let Some(cluster) = kafka::shared() else { return };
+    let flow = Flow::new(cluster, PARTITIONS, &[]);
+    let sleepy = guest("sleepy").display().to_string();
+    let mut group = Group::start(&flow, consecutive(&flow).set("handlers.t", "component", sleepy));
+    let event = |number: usize| {
+        version((&key_of(number % KEYS), number / KEYS + 1)).with("sleep-ms", "10").with("emit", "")
+    };
+    let events: Vec<Record> = displaced(VERSIONS * KEYS, 300).into_iter().map(event).collect();
+    let mut parts = events.chunks(events.len() / (2 * CHANGES.len()));
+    let mut send = || flow.send(parts.next().expect("two parts for each change").to_vec());
+    for change in CHANGES {
+        let before = count(&flow);
+        send();
+        wait::until("some events to be handled", wait::STATE_TIMEOUT, || count(&flow) > before);
+        group.change(change, &mut send);
+    }
+    flow.wait_until_committed();
+    group.stop();
+    assert_eq!(handled(&flow), of_each_key(&(1..=VERSIONS).collect::<Vec<_>>()));
     assert_eq!(kafka::read_committed(&cluster.bootstrap(), &flow.dead_letters), []);
 }
 
