@@ -1,6 +1,6 @@
 //! The events that the core reports, and the reasons that they name. To add one, add a variant.
 
-use crate::{CallId, OwnershipId, Partition, Reason};
+use crate::{CallId, OnGap, OwnershipId, Partition, Reason};
 
 /// Events for logs and counters, which require no action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +111,8 @@ pub struct ClosedGap {
     pub expected: Option<i64>,
     /// The number of events of the key that waited.
     pub waiting: u32,
-    /// Whether the missing values are passed over. Otherwise, the events that waited are dead-lettered.
-    pub passed: bool,
+    /// What happens to the key.
+    pub on_gap: OnGap,
     /// Why it is closed.
     pub cause: GapCause,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::partitions::{PartitionState, Phase};
-use crate::{Blockage, EventTimes, Notice, OwnershipEnd, OwnershipId, Partition, ReadLimit};
+use crate::{Blockage, EventTimes, Notice, OnGap, OwnershipEnd, OwnershipId, Partition, ReadLimit};
 
 /// A snapshot of a core. Creating it scans the partitions, the lanes of calls and those with a retry state, but no
 /// events.
@@ -175,8 +175,11 @@ impl Counters {
             Notice::TopicRecreated { .. } => self.partitions_recreated += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
-            Notice::GapClosed(gap) if gap.passed => self.gaps_passed += 1,
-            Notice::GapClosed(_) => self.gaps_dead_lettered += 1,
+            Notice::GapClosed(gap) => match gap.on_gap {
+                OnGap::Pass => self.gaps_passed += 1,
+                OnGap::DeadLetter => self.gaps_dead_lettered += 1,
+                OnGap::Stop => {} // the partition stops with its gap
+            },
             Notice::StaleRedrive { .. }
             | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. }

@@ -170,7 +170,8 @@ impl World {
         let waits = matches!(place, Place::Early | Place::PerhapsFirst);
         let agrees = key.next(GateRule::Consecutive(rule)) == gap.expected
             && event.order.value == Some(value)
-            && gap.passed == (rule.on_gap == OnGap::Pass || place == Place::PerhapsFirst);
+            // Once nothing fails any more, a gap does not stop the handler, but is dead-lettered.
+            && (gap.on_gap == OnGap::Pass) == (rule.on_gap == OnGap::Pass);
         if !waits || !agrees || event.state != EventState::Queued {
             return false;
         }
@@ -207,7 +208,7 @@ impl World {
             GapCause::PartitionFull => Seen::GapsInFullPartitions,
         });
         let key = self.gate_part(p, index).model.keys.entry(event.order.key).or_default();
-        if gap.passed {
+        if gap.on_gap == OnGap::Pass {
             let from = key.next(GateRule::Consecutive(rule)).unwrap_or(i64::MIN + 1);
             let changes = [Change::Mark(value - 1), Change::Holes(from, value - 1)];
             changes.iter().for_each(|&change| key.apply(change, 0));

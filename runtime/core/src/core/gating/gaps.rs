@@ -65,17 +65,17 @@ impl Core {
             return self.pass_to(key, i64::MIN + 1, low);
         }
         let (offset, partition) = (self.lanes.parked_event(node).offset, self.partitions.get(index).id);
-        let passed = rule.on_gap == OnGap::Pass;
+        let on_gap = rule.on_gap;
         let early = (low, offset);
         self.outbox.notice(Notice::GapClosed(ClosedGap {
             partition,
             early,
             expected,
             waiting,
-            passed,
+            on_gap,
             cause,
         }));
-        match rule.on_gap {
+        match on_gap {
             OnGap::Pass => self.pass_to(key, expected.unwrap_or(low), low),
             OnGap::DeadLetter => self.break_key(key),
             OnGap::Stop => self.stop_at(index, offset, PartitionStop::Gap),

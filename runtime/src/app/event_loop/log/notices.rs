@@ -1,7 +1,7 @@
 //! Log lines of the core's notices and stalls, and the failure texts of stopped handlers and partitions.
 
 use keylane_core::{
-    Blockage, BlockedOn, ClosedGap, EarlyEvents, Fault, GapCause, Notice, OwnershipEnd, Partition,
+    Blockage, BlockedOn, ClosedGap, EarlyEvents, Fault, GapCause, Notice, OnGap, OwnershipEnd, Partition,
     PartitionStop, ReadError, ReadLimit, Reason,
 };
 
@@ -110,19 +110,23 @@ impl HandlerLog {
     }
 
     fn gap_closed(&self, gap: &ClosedGap) {
-        let &ClosedGap { partition, early: (order_value, offset), expected, waiting, passed, cause } = gap;
+        let &ClosedGap { partition, early: (order_value, offset), expected, waiting, on_gap, cause } = gap;
         let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
         let cause = match cause {
             GapCause::Timeout => "gap_timeout",
             GapCause::TooManyEarly => "max_early",
             GapCause::PartitionFull => "partition full",
         };
-        let (remedy, message) = if passed {
-            (None, "gap closed: missing order values are passed over")
-        } else {
-            let remedy =
-                "publish the missing event; redrive dead letters in the order of `keylane-order-value`";
-            (Some(remedy), "gap closed: order values are missing")
+        let (remedy, message) = match on_gap {
+            OnGap::Pass => (None, "gap closed: missing order values are passed over"),
+            OnGap::DeadLetter => (
+                Some("publish the missing event; redrive dead letters in the order of `keylane-order-value`"),
+                "gap closed: order values are missing",
+            ),
+            OnGap::Stop => (
+                Some("publish the missing event, or continue after it with `keylane state set-mark`"),
+                "gap: order values are missing, and the partition stops",
+            ),
         };
         tracing::warn!(
             handler,
