@@ -17,6 +17,9 @@ use crate::transactional::transactional;
 
 const PARTITIONS: i32 = 16;
 
+/// With transactions, a quarter of the memory budget is for queued events: a million of them must fit.
+const VALUE_BYTES: usize = 100;
+
 /// The header with the version of an event.
 const VERSION: &str = "row-version";
 
@@ -70,7 +73,8 @@ fn write(cluster: &Cluster, topic: &str, options: &Options) -> Result<(u64, u64)
     let early = Events::new(options.events, options.keys).map(|record| {
         let version = versions.entry(record.key.clone().unwrap_or_default()).or_insert(1);
         *version += 1;
-        let record = record.with(VERSION, version.to_string());
+        let mut record = record.with(VERSION, version.to_string());
+        record.value.iter_mut().for_each(|value| value.truncate(VALUE_BYTES));
         bytes += counted(&record);
         record
     });

@@ -140,12 +140,25 @@ pub(crate) struct CommitState {
     pub(crate) withholds: bool,
     /// Transactional delivery: whether none of the events that are not claimed fit in the last snapshot.
     pub(crate) fits_nothing: bool,
+    /// Transactional delivery: the last snapshot whose set did not fit.
+    pub(crate) too_long: Option<TooLong>,
     /// Transactional delivery: whether transactions exclude the partition.
     pub(crate) excluded: bool,
     /// The event at which the partition stops when the ownership has ended, and why.
     pub(crate) stops_at: Option<(i64, PartitionStop)>,
     /// Whether nothing more is committed: the final commit was rejected, or the topic was recreated.
     pub(crate) commits_ended: bool,
+}
+
+/// A snapshot of a partition whose set did not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLong {
+    /// [`CommitState::changes`].
+    pub(crate) changes: u64,
+    /// Number of settled offsets beyond the committable one.
+    pub(crate) completed_beyond: u64,
+    /// When a later snapshot is tried, whatever has changed.
+    pub(crate) until: Duration,
 }
 
 /// Whether the rows that are read next are known to follow the rows before them.

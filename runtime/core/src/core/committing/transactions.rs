@@ -9,13 +9,15 @@ use std::time::Duration;
 use super::super::Core;
 use super::in_flight::CommitInFlight;
 use crate::outbox::Pending;
-use crate::partitions::{PartitionState, Partitions, Phase};
+use crate::partitions::{PartitionState, Partitions, Phase, TooLong};
 use crate::unclaimed::{Claims, UnclaimedEvents};
 use crate::{AbortCause, CallId, CommitId, EffectClaim, Partition, SettleNumber, TransactionLimits};
 
 /// Pauses after aborted transactions: doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A set that is too long is tried again after one interval of transactions for this many settled offsets.
+const OFFSETS_PER_PAUSE: u64 = 256;
 
 /// The state of transactional delivery.
 #[derive(Debug)]
@@ -180,7 +182,10 @@ impl Core {
         let Core { committer, partitions, transactions, config, outbox, .. } = self;
         let transactions = transactions.as_mut().expect("transactional delivery is configured");
         committer.commit.begin();
-        let may_claim = |state: &PartitionState| state.may_be_committed() && state.is_dirty();
+        let now = self.now.uptime;
+        let may_claim = |state: &PartitionState| {
+            state.may_be_committed() && state.is_dirty() && !is_still_too_long(state, now)
+        };
         // A partition of which nothing fits must not use up the bytes of the others.
         let counts = |state: &&PartitionState| may_claim(state) && !state.commit.fits_nothing;
         let up_to = last_that_fits(&partitions.iter().filter(counts), transactions);
@@ -208,6 +213,8 @@ impl Core {
             let state = partitions.get_mut(index);
             state.commit.withholds = matches!(fit, Fit::PartOfSet | Fit::Nothing);
             state.commit.fits_nothing = fit == Fit::Nothing;
+            state.commit.too_long =
+                state.commit.withholds.then(|| too_long(state, now, transactions.limits.interval));
             if fit == Fit::Nothing && matches!(state.phase, Phase::Committing { .. }) {
                 state.commit.commits_ended = true; // nothing can settle any more: no later set is shorter
             }
@@ -257,6 +264,9 @@ impl Core {
     /// Handles the abort of a transaction. Everything in it stays kept: the next transaction contains it again.
     pub(in crate::core) fn transaction_aborted(&mut self, id: CommitId, why: AbortCause) {
         let Some(transactions) = &mut self.transactions else { return };
+        for index in self.partitions.indexes() {
+            self.partitions.get_mut(index).commit.too_long = None; // what did fit is sent again
+        }
         let longest = self.committer.commit.longest_set();
         let sent = self.committer.commit.sent_ownerships();
         let sizes = self.committer.commit.sizes(&self.partitions);
@@ -347,6 +357,27 @@ impl Core {
 /// Returns whether no transaction can claim all settled events of the partition now.
 pub(in crate::core) fn is_withheld(state: &PartitionState) -> bool {
     state.commit.withholds || state.commit.excluded
+}
+
+/// Returns what is compared with later snapshots of a partition, of which not everything did fit.
+fn too_long(state: &PartitionState, now: Duration, interval: Duration) -> TooLong {
+    let pauses = 1 + state.ledger.completed_beyond() / OFFSETS_PER_PAUSE;
+    TooLong {
+        changes: state.commit.changes,
+        completed_beyond: state.ledger.completed_beyond(),
+        until: now + interval * u32::try_from(pauses).unwrap_or(u32::MAX),
+    }
+}
+
+/// Returns whether the set of a partition is not tried again yet. To find out how much of it fits takes time in proportion
+/// to its length, so this is done after changes in proportion to its length, or after such a time.
+fn is_still_too_long(state: &PartitionState, now: Duration) -> bool {
+    let Some(TooLong { changes, completed_beyond, until }) = state.commit.too_long else { return false };
+    let settled = state.commit.changes - changes;
+    let has_changed_much =
+        settled * 4 >= completed_beyond || state.ledger.completed_beyond() * 2 <= completed_beyond;
+    let is_waited_for = matches!(state.phase, Phase::Committing { .. }) || state.ends_round();
+    !(has_changed_much || is_waited_for || now >= until)
 }
 
 /// Returns the highest number such that the effects of these partitions up to it fit in one transaction; at least the
