@@ -152,6 +152,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::EndOfLogAssumed | Planted::EndOfLogLater => {
             &["G5 window", "G6 gaps", "G1 consecutive", "G3 without call"]
         }
+        Planted::StepTooLong | Planted::ReadTakenForEnd => &["I-step"],
         Planted::AheadAccepted => &["G3 without call"],
         Planted::StaleAtAdmission => &["I8 commit safety", "I1 no loss", "G7 memory"],
     }

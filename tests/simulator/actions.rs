@@ -124,6 +124,13 @@ impl World {
                 self.skip_gated(p, index, offset, (call, reason));
             }
             Notice::GapClosed(gap) => self.gap_closed(p, gap),
+            Notice::PassedOver { partition, offset } => {
+                let index = self.index(partition);
+                // A simulation is shorter.
+                self.require(false, "I-step", index, offset, || {
+                    format!("process {p} passes over {partition}")
+                });
+            }
             Notice::OffsetsSkipped { .. }
             | Notice::Repositioned { .. }
             | Notice::ReadingPaused { .. }

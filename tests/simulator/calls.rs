@@ -91,6 +91,7 @@ impl World {
         self.require(deliverable, "I-filter", index, row.offset, || {
             format!("process {p} dispatches {}, which is filtered or rejected", row.offset)
         });
+        self.check_in_step(p, index, row);
         self.row_of(p, index, row)
     }
 

@@ -8,7 +8,7 @@
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state. In some seeds,
 //! delivery is transactional: `transactions` replaces `outputs` and `commits`. In some of these, `keyed` gives states to
-//! the events. In some seeds, `gates` gives order values and ids to the records, and the handler has a gate: then G1 to
+//! the events. In some seeds, `in_step` lets partitions wait for slower ones. In some seeds, `gates` gives order values and ids to the records, and the handler has a gate: then G1 to
 //! G9 replace I2, I3 and I4.
 //!
 //! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
@@ -42,6 +42,7 @@
 //! | I-round | During a strict round, nothing beyond its barrier is dispatched. |
 //! | I-slots | An arena slot holds the event that the core names with it, and no event of a released partition. |
 //! | I-start | No event is dispatched before the start of its partition is committed. |
+//! | I-step | No event runs that is further ahead of a slower partition of the process than `read_in_step` allows. |
 //! | I-view | A view shows the first unsettled offset of each partition, and what blocks it. |
 //! | G1 consecutive | Each value runs after the value before it, but for holes, passed gaps and broken keys. |
 //! | G2 newest | No value runs that is below one that was done, but for a tolerance. With `latest_first`, the greatest runs. |
@@ -84,6 +85,7 @@ mod commits;
 mod faults;
 mod gates;
 mod group;
+mod in_step;
 mod keyed;
 mod log;
 mod oracle;

@@ -134,6 +134,10 @@ pub(crate) enum Planted {
     AheadAccepted,
     /// Decides that an event is stale when it is read.
     StaleAtAdmission,
+    /// Lets partitions be ten times as far ahead as allowed.
+    StepTooLong,
+    /// Takes the end of a read for the end of the log.
+    ReadTakenForEnd,
 }
 
 impl Planted {
@@ -155,9 +159,14 @@ impl Planted {
                 | Planted::StaleAtAdmission
         )
     }
+
+    /// Returns whether the bug is in what `read_in_step` needs.
+    pub(crate) fn is_of_steps(self) -> bool {
+        matches!(self, Planted::StepTooLong | Planted::ReadTakenForEnd)
+    }
 }
 
-pub(crate) const ALL: [Planted; 63] = [
+pub(crate) const ALL: [Planted; 65] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -221,4 +230,6 @@ pub(crate) const ALL: [Planted; 63] = [
     Planted::EndOfLogLater,
     Planted::AheadAccepted,
     Planted::StaleAtAdmission,
+    Planted::StepTooLong,
+    Planted::ReadTakenForEnd,
 ];

@@ -6,6 +6,7 @@ use keylane_core::{ArenaSlot, CallId, CommitId, Core, OutOfRange, OwnershipId, R
 
 use super::attribution::RetryState;
 use super::gates::GateShell;
+use super::in_step::ReadTimes;
 use super::log::Lane;
 use super::plan::{Micros, Plan};
 use super::transactions::{Coverage, Shell};
@@ -39,6 +40,8 @@ pub(crate) struct Process {
     pub(crate) rounds: BTreeMap<u64, i64>,
     /// The highest offset dispatched, per ownership.
     pub(crate) dispatched_to: BTreeMap<u64, i64>,
+    /// `read_in_step`: the times of what was read, per ownership.
+    pub(crate) times: BTreeMap<u64, ReadTimes>,
     /// Its handler stopped.
     pub(crate) stopping: bool,
     pub(crate) left: bool,
@@ -226,6 +229,7 @@ impl Process {
             retry_states: BTreeMap::new(),
             rounds: BTreeMap::new(),
             dispatched_to: BTreeMap::new(),
+            times: BTreeMap::new(),
             stopping: false,
             left: false,
             tick_at: None,

@@ -91,6 +91,7 @@ impl World {
                 return read;
             }
             if read.rows.len() >= at_once || taken >= bytes {
+                read.end = (self.planted == Some(Planted::ReadTakenForEnd)).then_some(read.position);
                 return read;
             }
             taken += u64::from(record.bytes);
@@ -164,12 +165,15 @@ impl World {
         let partition = self.logs[index].partition;
         let orders = self.orders(p, index, &rows);
         self.admit_rows(p, index, &rows);
+        let times: Vec<(i64, i64)> = rows.iter().map(|row| (row.offset, row.timestamp)).collect();
+        self.times_read(p, index, &times, end);
         if self.planted == Some(Planted::SplitReads) && !rows.is_empty() && end.is_some() {
             self.feed(p, Input::Fetched { partition, rows: &rows, orders: &orders, end: None, error: None });
             self.feed(p, Input::Fetched { partition, rows: &[], orders: &[], end, error });
         } else {
             self.feed(p, Input::Fetched { partition, rows: &rows, orders: &orders, end, error });
         }
+        self.times_admitted(p, index, &times, end);
         self.wake_reader(p, index);
     }
 

@@ -5,6 +5,7 @@ use keylane_core::{
 };
 
 use super::planted::Planted;
+use super::trace::Seen;
 use super::world::World;
 
 /// What a reader with a planted bug read before the last input.
@@ -91,6 +92,7 @@ impl World {
             | BlockedOn::Release
             | BlockedOn::Stopped
             | BlockedOn::Undispatched
+            | BlockedOn::OtherPartitions
             | BlockedOn::Commit
             | BlockedOn::Excluded
             | BlockedOn::ReadFailed(_)
@@ -154,6 +156,7 @@ impl World {
                     )
                 });
             }
+            BlockedOn::OtherPartitions => self.saw(Seen::WaitsForOthers),
             BlockedOn::Undispatched
             | BlockedOn::Guest
             | BlockedOn::StateLoading

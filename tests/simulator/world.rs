@@ -10,6 +10,7 @@ use keylane_state::KeyBytes;
 use super::commits::{Answer, Request, Stored};
 use super::gates::{self, Gates};
 use super::group::Group;
+use super::in_step::{self, RecordTimes};
 use super::keyed::{self, Keyed};
 use super::log::Log;
 use super::ownership::{LookUpAnswer, LookUpId};
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) keyed: Keyed,
     /// Gates: the order values of the records, and what transactions have left of them.
     pub(crate) gates: Gates,
+    /// `read_in_step`: the times of the records.
+    pub(crate) record_times: RecordTimes,
     /// Every process since the start; most are dead.
     pub(crate) processes: Vec<Process>,
     pub(crate) trace: Trace,
@@ -220,6 +223,9 @@ impl World {
         if planted.is_none_or(Planted::is_of_gates) {
             gates::draw(&mut plan, seed);
         }
+        if planted.is_none_or(Planted::is_of_steps) {
+            in_step::draw(&mut plan, seed);
+        }
         let partitions = plan.partitions();
         let mut world = World {
             now: 0,
@@ -230,6 +236,7 @@ impl World {
             brokers: Brokers::new(partitions),
             keyed: Keyed::new(partitions),
             gates: Gates::new(partitions, seed),
+            record_times: RecordTimes::new(partitions, seed),
             processes: Vec::new(),
             trace: Trace::default(),
             seen: Coverage::new(),
@@ -411,6 +418,7 @@ impl World {
         for _ in 0..self.rng.range(1, 6) {
             self.logs[partition].grow(&self.plan, &mut self.rng);
             self.order_last_record(partition);
+            self.time_last_record(partition);
         }
         for p in 0..self.processes.len() {
             self.wake_reader(p, partition);

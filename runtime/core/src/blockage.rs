@@ -33,6 +33,8 @@ pub enum BlockedOn {
     Stopped,
     /// The dispatch to a worker.
     Undispatched,
+    /// Slower partitions, because of `read_in_step`.
+    OtherPartitions,
     /// The guest.
     Guest,
     /// The state of its key, which is loaded. The core does not know states and reports `Guest`: who gives the states to

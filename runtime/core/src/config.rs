@@ -50,6 +50,8 @@ pub struct Config {
     pub gate: Option<GateConfig>,
     /// The detection of duplicates; `None`: they are not detected.
     pub duplicates: Option<Duplicates>,
+    /// How far a partition may be ahead of the slowest one, by record time; `None`: as far as it is read.
+    pub read_in_step: Option<Duration>,
 }
 
 /// Limits of transactional delivery: the effects of events are kept until a transaction publishes them together with the
@@ -174,6 +176,7 @@ impl Default for Config {
             transactions: None,
             gate: None,
             duplicates: None,
+            read_in_step: None,
         }
     }
 }

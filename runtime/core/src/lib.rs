@@ -43,6 +43,7 @@ mod notice;
 mod outbox;
 mod partitions;
 mod slab;
+mod timeline;
 mod unclaimed;
 mod view;
 

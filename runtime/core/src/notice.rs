@@ -78,6 +78,14 @@ pub enum Notice {
         /// The partition.
         partition: Partition,
     },
+    /// `read_in_step`: nothing of the partition could be read or handled for a long time while others waited for it. They no
+    /// longer do, until it is read again.
+    PassedOver {
+        /// The partition.
+        partition: Partition,
+        /// The next offset to handle.
+        offset: i64,
+    },
     /// An event waited too long for the values before it.
     GapClosed(ClosedGap),
     /// Under `--until-end`: events still wait at the end, for order values that are not in the log.
@@ -154,6 +162,8 @@ pub enum ReadLimit {
     Window,
     /// The events that wait for their window, if none is released before its time.
     Waiting,
+    /// The time by which the partition may be ahead of the slowest one.
+    InStep,
 }
 
 impl ReadLimit {
@@ -164,6 +174,7 @@ impl ReadLimit {
             ReadLimit::Bytes => "memory_budget",
             ReadLimit::Window => "max_window",
             ReadLimit::Waiting => "gate.max_waiting",
+            ReadLimit::InStep => "read_in_step",
         }
     }
 }

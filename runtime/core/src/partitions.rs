@@ -34,6 +34,8 @@ pub(crate) struct PartitionState {
     /// Transactional delivery: nothing new beyond this offset is dispatched, because too many effects of the partition
     /// wait for a transaction that may claim them.
     pub(crate) hold: Option<i64>,
+    /// `read_in_step`: events beyond this offset wait for slower partitions.
+    pub(crate) waits_beyond: Option<i64>,
     /// Lanes of this ownership with a running call.
     pub(crate) running: u32,
     /// Lanes of this ownership that wait for acks, of outputs or of a dead letter.
@@ -181,6 +183,8 @@ pub(crate) struct ReadState {
     pub(crate) paused: Option<ReadPause>,
     /// Whether reading resumes at the limit itself: what its events wait for must be read.
     pub(crate) reads_to_limit: bool,
+    /// Whether reading waits for slower partitions.
+    pub(crate) is_ahead: bool,
     /// The last read failure, if nothing was read since.
     pub(crate) failure: Option<ReadFailure>,
     /// Set while the log is known to have records that do not arrive.
@@ -295,6 +299,7 @@ impl PartitionState {
             dispatched_to: -1,
             round: None,
             hold: None,
+            waits_beyond: None,
             running: 0,
             unacked: 0,
             commit: CommitState::default(),
@@ -347,7 +352,14 @@ impl PartitionState {
 
     /// Returns the offset beyond which nothing is dispatched, if there is one.
     pub(crate) fn barrier(&self) -> Option<i64> {
-        self.round.into_iter().chain(self.hold).min()
+        // What is held must settle, so that others can go on: it does not wait for them.
+        let waits_beyond = self.waits_beyond.filter(|_| self.hold.is_none());
+        self.round.into_iter().chain(self.hold).chain(waits_beyond).min()
+    }
+
+    /// Returns whether its first unsettled event waits for slower partitions.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.hold.is_none() && self.waits_beyond.is_some_and(|last| self.ledger.committable() > last)
     }
 
     /// Returns the progress that stall detection compares.
@@ -406,6 +418,7 @@ impl ReadState {
             permitted: false,
             paused: None,
             reads_to_limit: false,
+            is_ahead: false,
             failure: None,
             unfetched: None,
             up_to_date_at: now,

@@ -143,6 +143,8 @@ pub struct Counters {
     pub gaps_dead_lettered: u64,
     /// Ranges of holes that were forgotten, because a key had too many.
     pub holes_forgotten: u64,
+    /// Partitions that others no longer waited for, because they could not be read.
+    pub partitions_passed_over: u64,
     /// Releases of waiting events before their time, because too many waited.
     pub windows_released_early: u64,
     /// Ownerships that began.
@@ -175,6 +177,7 @@ impl Counters {
             Notice::TopicRecreated { .. } => self.partitions_recreated += 1,
             Notice::Repositioned { .. } => self.repositioned += 1,
             Notice::Skipped { .. } => self.skipped += 1,
+            Notice::PassedOver { .. } => self.partitions_passed_over += 1,
             Notice::GapClosed(gap) => match gap.on_gap {
                 OnGap::Pass => self.gaps_passed += 1,
                 OnGap::DeadLetter => self.gaps_dead_lettered += 1,
@@ -241,6 +244,7 @@ fn partition_view(
         Phase::Committing { .. } => OwnershipState::Committing,
         Phase::Stopped => OwnershipState::Stopped,
     };
+    let in_step = state.reading.is_ahead.then_some(ReadLimit::InStep);
     Some(PartitionView {
         partition: state.id,
         ownership: state.ownership,
@@ -256,7 +260,7 @@ fn partition_view(
         queued_bytes: state.queued_bytes,
         running_lanes: state.running,
         unacked_lanes: state.unacked,
-        read_limit: state.reading.paused.map(|pause| pause.limit),
+        read_limit: state.reading.paused.map(|pause| pause.limit).or(in_step),
         blocked,
         stalled_since: state.stalled_since(),
     })

@@ -12,6 +12,7 @@ pub(super) fn reason_of(blocked_on: BlockedOn) -> StallReason {
         BlockedOn::Release => stall_reason::RELEASING,
         BlockedOn::Stopped => stall_reason::STOPPED,
         BlockedOn::Undispatched => stall_reason::WAITING,
+        BlockedOn::OtherPartitions => stall_reason::AHEAD,
         BlockedOn::Guest => stall_reason::RUNNING,
         BlockedOn::StateLoading => stall_reason::STATE_LOADING,
         BlockedOn::Gap => stall_reason::GAP,

@@ -138,6 +138,11 @@ fn describe(text: &mut String, handler: &HandlerConfig, component: &Inspection) 
     };
     line(text, "  order", &order);
     describe_gate(text, handler);
+    if let Some(ahead) = handler.read_in_step {
+        let value =
+            format!("a partition is at most {} ahead of the slowest", humantime::format_duration(ahead));
+        line(text, "  in step", &value);
+    }
     if !handler.filter.is_empty() {
         let rule =
             |rule: &config::FilterRule| format!("{} {}", if rule.keep { "keep" } else { "drop" }, rule.name);
@@ -293,12 +298,13 @@ handler      orders
     fn summary_with_a_gate() {
         let gate = "gate.rule = \"newest\"\ngate.by = \"header:version\"\ngate.memory = \"session\"\n\
                     gate.supersedes_across_topics = true\nduplicates.id = \"header:id\"\nduplicates.memory = \"session\"\n\
-                    retry.on_exhausted = \"skip\"";
+                    read_in_step = \"90s\"\nretry.on_exhausted = \"skip\"";
         let shown = summary_of(&format!("kafka.bootstrap_servers = \"a:1\"\n{HANDLER}{gate}"));
         for line in [
             "  gate       newest by `header:version`\n",
             "  duplicates by `header:id`, the last 16 of a key\n",
             "  marks      up to 8MiB, in addition to `memory_budget`\n",
+            "  in step    a partition is at most 1m 30s ahead of the slowest\n",
             "  failures   10 attempts, then skipped\n",
         ] {
             assert!(shown.contains(line), "no {line:?} in\n{shown}");

@@ -193,6 +193,8 @@ pub struct HandlerConfig {
     pub lanes: LanesConfig,
     /// The gate, and the detection of duplicates.
     pub order: OrderConfig,
+    /// How far a partition may be ahead of the slowest one, by record time; `None`: as far as it is read.
+    pub read_in_step: Option<Duration>,
     /// Rules for the events that the handler receives; empty: all events.
     pub filter: Vec<FilterRule>,
     /// Retries of failed events.
@@ -433,6 +435,7 @@ impl HandlerConfig {
             retry: self.retry.clone(),
             gate: self.order.gate.as_ref().map(|gate| gate.rule),
             duplicates: self.order.duplicates.as_ref().map(|duplicates| duplicates.limits),
+            read_in_step: self.read_in_step,
             cancels_partly_revoked_calls: self.uses_http(),
             ..defaults
         }

@@ -71,6 +71,10 @@ pub(super) struct Handler {
     pub(super) gate: Option<Gate>,
     /// The detection of events that a producer has sent twice.
     pub(super) duplicates: Option<Duplicates>,
+    /// No partition of this process is handled further ahead than this, by the timestamps of its records, of the slowest one
+    /// that is not at the end of its log: for handlers that bring several topics into one. Processes do not wait for each
+    /// other. By default partitions do not wait either.
+    pub(super) read_in_step: Option<HumanDuration>,
     /// Start position of a new group. Once the group has a commit for a topic, partitions without a commit start at their
     /// first record.
     #[serde(default)]

@@ -264,6 +264,9 @@ pub struct HandlerTotals {
     pub partitions_lost: u64,
     /// Partitions whose topic was recreated while it was read.
     pub partitions_recreated: u64,
+    /// `read_in_step`: partitions that others no longer waited for, because nothing of them could be handled.
+    #[serde(default)]
+    pub partitions_passed_over: u64,
     /// Commits whose metadata was ignored.
     pub metadata_ignored: u64,
     /// How often a reader was repositioned.
@@ -328,7 +331,8 @@ pub struct PartitionStatus {
     pub oldest_record_age_ms: Option<u64>,
     /// How long ago that event was read; `None`: no event is queued.
     pub oldest_queued_ms: Option<u64>,
-    /// The setting because of which reading is paused: `max_queued`, `memory_budget`, `max_window` or `gate.max_waiting`.
+    /// The setting because of which reading is paused: `max_queued`, `memory_budget`, `max_window`, `gate.max_waiting` or
+    /// `read_in_step`.
     pub read_limit: Option<String>,
     /// Whether it was reported as stalled: after 15 s without progress, or at once for a read error.
     pub stalled: bool,

@@ -55,6 +55,13 @@ pub const WAITING: StallReason = StallReason {
     remedy: "if `blocking_topic` is set, check the brokers of that topic; otherwise compare `calls` with `lanes.max_concurrency`, and the CPU use with the number of workers",
 };
 
+/// Other partitions are behind.
+pub const AHEAD: StallReason = StallReason {
+    code: "ahead",
+    meaning: "the event waits for slower partitions of the handler, because of `read_in_step`",
+    remedy: "none, while they advance; otherwise look at those that do not",
+};
+
 /// A call with the event runs.
 pub const RUNNING: StallReason = StallReason {
     code: "running",
@@ -147,12 +154,13 @@ pub const LEADER_UNAVAILABLE: StallReason = StallReason {
 };
 
 /// All reasons that this version reports.
-pub const STALL_REASONS: [StallReason; 18] = [
+pub const STALL_REASONS: [StallReason; 19] = [
     START_UNKNOWN,
     REBALANCE_PENDING,
     RELEASING,
     STOPPED,
     WAITING,
+    AHEAD,
     RUNNING,
     STATE_LOADING,
     GAP,

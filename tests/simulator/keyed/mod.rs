@@ -140,6 +140,7 @@ impl World {
     pub(crate) fn planted_config(&self) -> Config {
         let mut config = self.plan.config.clone();
         self.planted_gate(&mut config);
+        self.planted_step(&mut config);
         if self.planted == Some(Planted::StatesNumberedApart)
             && let Some(limits) = &mut config.transactions
         {

@@ -85,6 +85,7 @@ impl Core {
         self.scans.closing = true;
         self.end_round(index);
         self.end_hold(index);
+        self.end_wait(index);
         self.withdraw_read(index);
     }
 
@@ -105,6 +106,7 @@ impl Core {
         self.withdraw_read(index);
         self.end_round(index);
         self.end_hold(index);
+        self.end_wait(index);
         self.close_to_results(index);
         let state = self.partitions.get_mut(index);
         if let Some(drain) = &mut self.drain {

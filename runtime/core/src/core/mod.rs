@@ -4,7 +4,7 @@
 //! (admit) → `dispatching` → `settling` → `committing`. `read_errors` schedules the retries of failed reads, `attempts`
 //! decides between another attempt, a rerun and an outcome, `retry_delay` computes the delay before another attempt,
 //! `without_call` handles events that need no call, `rounds` holds a partition back under the strict batch retry,
-//! `gating` carries out what gates decide,
+//! `gating` carries out what gates decide, `in_step` lets partitions wait for slower ones,
 //! `forgetting` numbers the deletions of old states, `closing` ends ownerships, `stalls` reports blocked partitions,
 //! `unfetched` detects records that do not arrive, `scans` runs the checks that depend on time, `until_end` detects the end
 //! of `run --until-end`.
@@ -15,6 +15,7 @@ mod committing;
 mod dispatching;
 mod forgetting;
 mod gating;
+mod in_step;
 mod ownership;
 mod read_errors;
 mod reading;
@@ -43,6 +44,7 @@ use crate::{
 use closing::Drain;
 use committing::{Committer, Transactions};
 use dispatching::CallSizing;
+use in_step::InStep;
 use ownership::PendingRebalance;
 use reading::ReadScheduling;
 use scans::Scans;
@@ -76,6 +78,8 @@ pub struct Core {
     pub(crate) output_backlog_full: bool,
     next_ownership: u64,
     reads: ReadScheduling,
+    /// `None`: partitions do not wait for each other.
+    in_step: Option<InStep>,
     until_end: UntilEnd,
     outbox: Outbox,
 }
@@ -95,6 +99,7 @@ impl Core {
             gate_check_at: None,
             committer: Committer::new(config.metadata_limit),
             transactions: config.transactions.map(Transactions::new),
+            in_step: config.read_in_step.map(InStep::new),
             config,
             now: Now { uptime: Duration::ZERO, wall_ms: 0 },
             partitions: Partitions::default(),
@@ -126,6 +131,7 @@ impl Core {
         self.check_gates();
         self.progress_closing();
         self.clear_gates();
+        self.keep_in_step();
         self.hold_partitions();
         self.dispatch();
         self.decide_commit();

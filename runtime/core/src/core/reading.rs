@@ -94,6 +94,10 @@ impl Core {
             self.release_row(row);
             return true;
         }
+        if self.in_step.is_some() {
+            self.record_time(index, row.offset, row.timestamp);
+        }
+        let state = self.partitions.get_mut(index);
         // A gap, or an event that an earlier owner settled, needs a commit, too. Otherwise the lag never reaches 0.
         state.commit.changes += u64::from(gap);
         let open = state.ledger.enter(row.offset);
@@ -138,6 +142,7 @@ impl Core {
             return false;
         }
         self.position_verified(index);
+        self.record_end(index);
         let state = self.partitions.get_mut(index);
         let to = offset.min(state.end.unwrap_or(i64::MAX));
         if to > state.ledger.next() {
@@ -202,11 +207,21 @@ impl Core {
     fn permit_read(&mut self, index: u32) {
         let (share, is_full) = (self.bytes_share(), self.is_full());
         let waiting_left = self.waiting_left(index);
+        let is_ahead = self.is_ahead(index);
         let state = self.partitions.get_mut(index);
         let at_end = state.end.is_some_and(|end| state.ledger.next() >= end);
         // The set of a partition that is held becomes shorter only when its first unsettled event is read and settles.
         let must_read = state.hold.is_some() && state.ledger.open() == 0;
         let full = is_full && !must_read;
+        state.reading.is_ahead = is_ahead && !must_read && state.phase == Phase::Active;
+        if state.reading.is_ahead {
+            // No limit is reached: with a gate, one would let time pass.
+            if state.reading.paused.take().is_some_and(|pause| pause.reported) {
+                let partition = state.id;
+                self.outbox.notice(Notice::ReadingResumed { partition });
+            }
+            return;
+        }
         if state.phase != Phase::Active || state.reading.permitted || at_end || full {
             return; // once a transaction has made room for effects, the permission is decided again
         }

@@ -23,7 +23,7 @@ pub(super) struct Scans {
 
 impl Core {
     /// Checks everything that depends on time alone: lookups, read retries, stalls, pauses of reading, records that do
-    /// not arrive, stuck calls and stopped partitions.
+    /// not arrive, partitions that others wait for, stuck calls and stopped partitions.
     pub(super) fn check_times(&mut self) {
         self.check_lookups();
         self.check_read_retries();
@@ -32,6 +32,7 @@ impl Core {
             self.check_stalls();
             self.check_read_pauses();
             self.check_unfetched();
+            self.check_passed_over();
             self.check_stuck_calls();
             self.check_all_stopped();
         }

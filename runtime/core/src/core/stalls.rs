@@ -26,7 +26,7 @@ impl Core {
             let waits = match state.phase {
                 Phase::LookingUp(_) | Phase::Resolved => true,
                 Phase::Starting | Phase::Active | Phase::Closing { .. } | Phase::Committing { .. } => {
-                    state.ledger.open() > 0 || state.is_dirty()
+                    (state.ledger.open() > 0 && !state.waits_for_others()) || state.is_dirty()
                 }
                 Phase::Vacant | Phase::Closed | Phase::Stopped => continue,
             };
@@ -157,7 +157,10 @@ fn blocked_without_call(state: &PartitionState) -> Option<Blockage> {
         Some(failure) if failure.reported => {
             blocked_at(Some(failure.offset), BlockedOn::ReadFailed(failure.why))
         }
-        _ if state.ledger.open() > 0 => {
+        _ if state.waits_for_others() && state.ledger.open() > 0 && !state.is_dirty() => {
+            blocked_at(committable, BlockedOn::OtherPartitions)
+        }
+        _ if state.ledger.open() > 0 && !state.waits_for_others() => {
             let is_held = state.commit.excluded && state.hold.is_some();
             blocked_at(committable, if is_held { BlockedOn::Excluded } else { BlockedOn::Undispatched })
         }

@@ -7,6 +7,7 @@
 
 pub(crate) mod gated;
 mod records;
+pub(crate) mod timed;
 pub(crate) mod transactional;
 
 use std::collections::{BTreeMap, BTreeSet};

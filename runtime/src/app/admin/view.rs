@@ -94,6 +94,7 @@ fn totals(counters: &Counters) -> HandlerTotals {
         ownerships: counters.ownerships,
         partitions_lost: counters.losses,
         partitions_recreated: counters.partitions_recreated,
+        partitions_passed_over: counters.partitions_passed_over,
         metadata_ignored: counters.metadata_ignored,
         repositioned: counters.repositioned,
         ..HandlerTotals::default()

@@ -72,6 +72,9 @@ pub(super) fn handler(
         },
         lanes: lanes(name, handler, problems),
         order: gate::order(name, handler, problems),
+        read_in_step: handler
+            .read_in_step
+            .map(|time| ranges::time(problems, &at("read_in_step"), time, ranges::READ_IN_STEP)),
         filter: filter::filter(name, &handler.filter, problems),
         retry: retry::retry(name, &handler.retry, problems),
         dead_letters: retry::dead_letters(name, handler, problems),

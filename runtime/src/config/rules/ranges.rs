@@ -53,6 +53,8 @@ pub(in crate::config) const SKEW_TOLERANCE: Millis = 0..=86_400_000;
 pub(in crate::config) const WINDOW: Millis = 1..=3_600_000;
 pub(in crate::config) const MAX_WAITING: RangeInclusive<u32> = 1..=1_000_000;
 pub(in crate::config) const MAX_WAITING_BYTES: RangeInclusive<u64> = 1 << 16..=1 << 40;
+/// From a time within which clocks agree. Topics that may be a day apart need not be read in step.
+pub(in crate::config) const READ_IN_STEP: Millis = 10..=86_400_000;
 /// From a few hundred keys.
 pub(in crate::config) const MARKS_MEMORY: RangeInclusive<u64> = 1 << 16..=1 << 40;
 pub(in crate::config) const DUPLICATES_KEEP: RangeInclusive<u32> = 1..=1_000;

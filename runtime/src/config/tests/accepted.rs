@@ -69,6 +69,7 @@ timeout = "250ms"
 memory = "16MiB"
 max_batch = 32
 isolation = "shared"
+read_in_step = "30s"
 [handlers.a.lanes]
 ordering = "unordered"
 lane_key = "key"
@@ -114,6 +115,7 @@ fn all_settings_are_applied() {
     assert_eq!((a.lanes.max_concurrency, a.lanes.max_queued, a.lanes.max_window), (8, 1000, 5000));
     assert_eq!((a.commit.every, a.commit.metadata_limit), (7, 0));
     assert_eq!(a.revoke_timeout, Duration::from_secs(3));
+    assert_eq!((a.read_in_step, b.read_in_step), (Some(Duration::from_secs(30)), None));
     let [late] = a.outputs.as_slice() else { panic!("not one output: {:?}", a.outputs) };
     assert_eq!((late.target.as_str(), late.topic.as_str(), late.provenance), ("late", "delays", true));
     assert_eq!(late.order_value.as_deref(), Some("version"));

@@ -18,6 +18,11 @@ fn settings_of_a_handler() {
         ("max_batch = -1", "between 1 and 4096, not -1"),
         ("timeout = \"1ms\"", "`handlers.orders.timeout` must be between 10ms and 1h, not 1ms"),
         ("timeout = \"30 sekonds\"", "`30 sekonds` is not a duration: "),
+        ("read_in_step = \"0s\"", "`handlers.orders.read_in_step` must be between 10ms and 1day, not 0s"),
+        (
+            "read_in_step = \"25h\"",
+            "`handlers.orders.read_in_step` must be between 10ms and 1day, not 1day 1h",
+        ),
         ("timeout = 5", "expected a duration such as \"250ms\""),
         ("memory = \"1KiB\"", "`handlers.orders.memory` must be between 1MiB and 4GiB, not 1KiB"),
         ("memory = \"much\"", "`much` is not a size (write it like"),

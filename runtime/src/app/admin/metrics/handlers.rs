@@ -81,6 +81,15 @@ impl Metrics {
         Ok(())
     }
 
+    pub(super) fn write_passed_over(&self, families: &mut Families<'_>) -> fmt::Result {
+        let about = (
+            "keylane_partitions_passed_over",
+            "Partitions that others no longer waited for under `read_in_step`, because nothing of them could be handled.",
+        );
+        let passed = |handler: &HandlerStatus| handler.totals.partitions_passed_over;
+        families.counter(about, self.status.handlers.iter().map(|handler| (labels(handler), passed(handler))))
+    }
+
     pub(super) fn write_filters(&self, families: &mut Families<'_>) -> fmt::Result {
         let filtered = self.status.handlers.iter().flat_map(|handler| {
             handler.filter.iter().map(|rule| {

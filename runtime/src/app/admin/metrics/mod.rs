@@ -54,6 +54,7 @@ impl Collector for Metrics {
         let mut families = Families { encoder };
         self.write_process(&mut families)?;
         self.write_events(&mut families)?;
+        self.write_passed_over(&mut families)?;
         self.write_filters(&mut families)?;
         self.write_loops(&mut families)?;
         self.write_observed(&mut families)?;

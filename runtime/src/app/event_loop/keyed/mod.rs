@@ -303,6 +303,7 @@ impl Keyed {
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
             | Notice::GapClosed(_)
+            | Notice::PassedOver { .. }
             | Notice::StaleRedrive { .. }
             | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. } => {}

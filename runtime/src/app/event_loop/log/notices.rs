@@ -75,6 +75,7 @@ impl HandlerLog {
                 tracing::info!(handler, topic, partition, "reading resumed");
             }
             Notice::GapClosed(gap) => self.gap_closed(&gap),
+            Notice::PassedOver { partition, offset } => self.passed_over(partition, offset),
             Notice::StaleRedrive { partition, offset, value, mark } => {
                 self.stale_redrive(partition, offset, (value, mark));
             }
@@ -93,6 +94,18 @@ impl HandlerLog {
         let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
         let (limit, remedy) = (limit.setting(), "see `blocked` in the status for the cause");
         tracing::warn!(handler, topic, partition, limit, remedy, "reading paused: a limit is reached");
+    }
+
+    fn passed_over(&self, partition: Partition, offset: i64) {
+        let (handler, topic, partition) = (self.handler(), self.topic(partition), partition.number);
+        tracing::warn!(
+            handler,
+            topic,
+            partition,
+            offset,
+            remedy = "see `blocked` in the status for the cause",
+            "partition passed over: others no longer wait for it, because nothing of it was handled for 10 minutes"
+        );
     }
 
     fn stale_redrive(&self, partition: Partition, offset: i64, (order_value, mark): (i64, i64)) {

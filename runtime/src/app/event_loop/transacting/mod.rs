@@ -258,6 +258,7 @@ impl Transacting {
             | Notice::ReadingPaused { .. }
             | Notice::ReadingResumed { .. }
             | Notice::GapClosed(_)
+            | Notice::PassedOver { .. }
             | Notice::StaleRedrive { .. }
             | Notice::EarlyAtEnd(_)
             | Notice::MetadataLimitLowered { .. } => {}
