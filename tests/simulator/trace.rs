@@ -229,7 +229,7 @@ coverage! {
     GateMemoriesCommitted 20_000
     LogEndsRequested 30_000
     LogEndsReached 20_000
-    WaitsForOthers 10_000
+    WaitsForOthers 130_000
 }
 
 #[derive(Clone, Debug)]
