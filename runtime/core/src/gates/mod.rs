@@ -197,7 +197,7 @@ impl Gates {
 
     /// Returns the parked events of a key by value.
     pub(crate) fn of_key(&self, key: u32) -> impl Iterator<Item = (i64, Node)> + use<'_> {
-        self.parked.from_value(&self.keys.key(key).parked, i64::MIN)
+        self.parked.at_or_above(&self.keys.key(key).parked, i64::MIN)
     }
 
     /// Decides about the parked events of a key: returns the next of them that does not wait any more.

@@ -30,7 +30,7 @@ impl Core {
         let from = before.unwrap_or(i64::MIN);
         let gates = self.lanes.gates.as_deref();
         let mut next =
-            gates.and_then(|gates| gates.parked.from_value(&gates.keys.key(key).parked, from).next());
+            gates.and_then(|gates| gates.parked.at_or_above(&gates.keys.key(key).parked, from).next());
         while let Some((value, node)) = next
             && value <= to
         {

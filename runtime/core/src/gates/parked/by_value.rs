@@ -76,7 +76,7 @@ impl Parked {
     }
 
     /// Returns the events with this value or a higher one, by value.
-    pub(crate) fn from_value(
+    pub(crate) fn at_or_above(
         &self,
         of_key: &ParkedOfKey,
         value: i64,

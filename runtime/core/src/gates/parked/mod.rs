@@ -198,10 +198,10 @@ mod tests {
             events.sort_unstable();
             let by_value: Vec<(i64, Node)> =
                 events.iter().map(|&(value, _, node, _)| (value, node)).collect();
-            assert_eq!(parked.from_value(of_key, i64::MIN).collect::<Vec<_>>(), by_value);
+            assert_eq!(parked.at_or_above(of_key, i64::MIN).collect::<Vec<_>>(), by_value);
             let from = i64::from(draw(50));
             let expected: Vec<_> = by_value.iter().copied().filter(|&(value, _)| value >= from).collect();
-            assert_eq!(parked.from_value(of_key, from).collect::<Vec<_>>(), expected);
+            assert_eq!(parked.at_or_above(of_key, from).collect::<Vec<_>>(), expected);
             assert_eq!(parked.lowest(of_key), by_value.first().copied());
             let greatest = by_value.last().map(|&(value, _)| value);
             let first_greatest = by_value.iter().copied().find(|&(value, _)| Some(value) == greatest);
