@@ -174,6 +174,17 @@ fn a_window_orders_what_it_holds() {
     assert_eq!(shell.core.counters().late_delivered, 1);
 }
 
+/// A value that waits when another event with it runs has nothing to wait for, and neither has the next one.
+#[test]
+fn a_window_does_not_hold_a_value_that_has_run() {
+    let mut shell = reading(GateRule::Window(Window { consecutive: true, ..WINDOW }));
+    shell.memories.insert(1, KeyMemory { mark: Some(1), ..KeyMemory::default() });
+    shell.fetch_gated(P0, &[event(0, 1, 3), event(1, 1, 3), event(2, 1, 4)]);
+    assert!(shell.calls.is_empty());
+    shell.fetch_gated(P0, &[event(3, 1, 2)]);
+    assert_eq!(shell.run_all(), [3, 0, 1, 2]);
+}
+
 #[test]
 fn early_events_at_the_end_are_reported() {
     let mut shell = Shell::new(gated(GateRule::Consecutive(CONSECUTIVE)));

@@ -236,7 +236,9 @@ impl Gates {
                 let (value, node) = self.parked.lowest(&known.parked)?;
                 let is_released = known.released_to.is_some_and(|to| value <= to);
                 let is_next = rule.consecutive && mark.and_then(|mark| mark.checked_add(1)) == Some(value);
-                if !is_released && !is_next {
+                // Another event with its value has run: there is nothing to wait for.
+                let is_passed = mark.is_some_and(|mark| value <= mark);
+                if !is_released && !is_next && !is_passed {
                     return None;
                 }
                 (node, Verdict::Run(Role::InOrder))
