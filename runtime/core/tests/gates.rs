@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keylane_core::{
     Change, Consecutive, EarlyEvents, First, GateRule, Input, KeyMemory, LaneEnd, Late, Newest, Notice,
-    OnGap, Reason, Verdict, Window,
+    OnGap, Reason, RetryScope, Verdict, Window,
 };
 use shell::gated::{Gated, event, gated};
 use shell::{P0, REQUEST, Shell};
@@ -183,6 +183,25 @@ fn a_window_does_not_hold_a_value_that_has_run() {
     assert!(shell.calls.is_empty());
     shell.fetch_gated(P0, &[event(3, 1, 2)]);
     assert_eq!(shell.run_all(), [3, 0, 1, 2]);
+}
+
+/// A barrier holds the lane of a released event. When the barrier moves, the event does not wait for its window again.
+#[test]
+fn a_barrier_does_not_take_back_a_release() {
+    let mut config = gated(GateRule::Window(WINDOW));
+    config.retry.scope = RetryScope::Partition;
+    let mut shell = Shell::reading(config, &[P0], 1);
+    shell.fetch_gated(P0, &[event(0, 1, 1), event(1, 2, 1)]);
+    at_end(&mut shell, 2);
+    shell.wait(Duration::from_millis(400));
+    at_end(&mut shell, 2);
+    assert_eq!(shell.running_offsets(), [0]);
+    shell.end_with(Verdict::Retry { after: None });
+    assert!(shell.calls.is_empty(), "the other event is beyond the round");
+    shell.wait_for_call();
+    assert_eq!(shell.run_all(), [0]);
+    shell.store_until(P0, 1);
+    assert_eq!(shell.run_all(), [1]);
 }
 
 #[test]

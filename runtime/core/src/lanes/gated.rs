@@ -59,9 +59,7 @@ impl Lanes {
             self.preempt(lane);
             return;
         }
-        if self.verdict(&front) == Verdict::Park {
-            self.gates().keep_released(front.order);
-        }
+        self.keep_released(lane);
         let asked = self.ask(lane);
         if asked != Asked::Due {
             // Its limit depends on the lowest value, and its id on the time.
@@ -69,6 +67,15 @@ impl Lanes {
             self.barriers.held.retain(|&other| other != lane);
             self.lanes[lane].state = LaneState::Detached;
             self.set_not_due(lane, asked);
+        }
+    }
+
+    /// With a window: the front, which was chosen, need not wait again when its lane is asked again.
+    pub(super) fn keep_released(&mut self, lane: u32) {
+        let reorders = self.gates.as_ref().is_some_and(|gates| gates.reorders());
+        let front = self.first(lane).copied().filter(|front| reorders && !front.is_in_progress());
+        if let Some(front) = front.filter(|front| self.verdict(front) == Verdict::Park) {
+            self.gates().keep_released(front.order);
         }
     }
 

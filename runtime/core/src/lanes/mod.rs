@@ -313,6 +313,7 @@ impl Lanes {
         });
         moved.append(&mut self.barriers.held);
         for lane in moved {
+            self.keep_released(lane);
             self.make_ready(lane);
         }
     }
