@@ -81,6 +81,7 @@ const WRONG_MEMORY: &[&str] = &[
     "G7 durable memory",
     "G8 duplicates",
     "G9 key identity",
+    "G10 first unsettled",
 ];
 
 /// The invariants that a planted bug violates. Any other violation does not count as a detection.
@@ -153,6 +154,8 @@ fn expected(planted: Planted) -> &'static [&'static str] {
             &["G5 window", "G6 gaps", "G1 consecutive", "G3 without call"]
         }
         Planted::StepTooLong | Planted::ReadTakenForEnd => &["I-step"],
+        // Nothing else is ready, or the partition may be held.
+        Planted::KeyAnswerLost => &["G10 first unsettled", "I11 drained"],
         Planted::AheadAccepted => &["G3 without call"],
         Planted::StaleAtAdmission => &["I8 commit safety", "I1 no loss", "G7 memory"],
     }

@@ -8,8 +8,8 @@
 //! `results`, `outputs` and `commits` simulate the environment → `actions` carries out the actions of the cores →
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state. In some seeds,
 //! delivery is transactional: `transactions` replaces `outputs` and `commits`. In some of these, `keyed` gives states to
-//! the events. In some seeds, `in_step` lets partitions wait for slower ones. In some seeds, `gates` gives order values and ids to the records, and the handler has a gate: then G1 to
-//! G9 replace I2, I3 and I4.
+//! the events. In some seeds, `in_step` lets partitions wait for slower ones. In some seeds, `gates` gives order values and
+//! ids to the records, and the handler has a gate: then G1 to G10 replace I2, I3 and I4.
 //!
 //! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
 //! cluster.
@@ -54,6 +54,8 @@
 //! | G7 memory | What is remembered of a key is what its events have changed; durable: what claimed events have changed. |
 //! | G8 duplicates | No event runs whose id is remembered. |
 //! | G9 key identity | The core names only keys that have events. |
+//! | G10 first unsettled | The lane of the first unsettled event of a partition runs or can be dispatched, unless the event
+//! waits in its gate. If there is capacity, it is dispatched. |
 //! | T1 once | Transactional delivery: a read_committed reader sees the effects of every event exactly once, unless its topic
 //! was recreated, its record was deleted, or offsets of its partition were reset. |
 //! | T2 effects and claims | A transaction claims an event if and only if it contains the effects of the event. |

@@ -124,6 +124,8 @@ pub(crate) enum Planted {
     NumbersCollide,
     /// Answers a request for a key with the memory of the key that had its number before.
     OldKeyAnswered,
+    /// Loses the answer to a request for a key.
+    KeyAnswerLost,
     /// Begins an ownership with marks and ids that no transaction has committed.
     UncommittedMarks,
     /// Reports a log as read to its end although it is not.
@@ -152,6 +154,7 @@ impl Planted {
                 | Planted::IdOfDeadLetter
                 | Planted::NumbersCollide
                 | Planted::OldKeyAnswered
+                | Planted::KeyAnswerLost
                 | Planted::UncommittedMarks
                 | Planted::EndOfLogAssumed
                 | Planted::EndOfLogLater
@@ -166,7 +169,7 @@ impl Planted {
     }
 }
 
-pub(crate) const ALL: [Planted; 65] = [
+pub(crate) const ALL: [Planted; 66] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -225,6 +228,7 @@ pub(crate) const ALL: [Planted; 65] = [
     Planted::IdOfDeadLetter,
     Planted::NumbersCollide,
     Planted::OldKeyAnswered,
+    Planted::KeyAnswerLost,
     Planted::UncommittedMarks,
     Planted::EndOfLogAssumed,
     Planted::EndOfLogLater,

@@ -230,6 +230,12 @@ coverage! {
     LogEndsRequested 30_000
     LogEndsReached 20_000
     WaitsForOthers 130_000
+    FirstsInCalls 600_000
+    FirstsDelayed 80_000
+    FirstsLoading 350_000
+    FirstsReady 400_000
+    FirstsBarred 4_000
+    FirstsInGates 350_000
 }
 
 #[derive(Clone, Debug)]

@@ -56,6 +56,7 @@ impl World {
         for partition in view.partitions.iter().filter(|view| view.state == OwnershipState::Active) {
             self.check_partition_view(p, partition);
             self.check_lane_views(p, partition, &lanes);
+            self.check_first_unsettled(p, core, partition, &lanes);
         }
     }
 

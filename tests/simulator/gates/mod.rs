@@ -4,10 +4,12 @@
 //! core, and answers its requests → `memory` is what is remembered of the keys, in a process and in committed transactions →
 //! `steps` collects what the core does in one step, and `checks` explains it with the rules of `model`, which has its own
 //! idea of the memory: `without_call`, `gaps` and `calls` are the parts of a step, and `quiet` compares the memory after it.
-//! `stream_time` is the most that the stream time can have advanced. `planted` contains known bugs.
+//! `dispatchable` checks after each step that the first unsettled event of a partition is not held back. `stream_time` is the
+//! most that the stream time can have advanced. `planted` contains known bugs.
 
 mod calls;
 mod checks;
+mod dispatchable;
 mod draw;
 mod gaps;
 mod memory;

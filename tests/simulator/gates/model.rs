@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keylane_core::{
-    Change, Consecutive, First, GateRule, KeyMemory, MaxAhead, Newest, NoValue, Reason, RememberedId,
+    Change, Consecutive, First, GateRule, KeyMemory, LookUpId, MaxAhead, Newest, NoValue, Reason,
+    RememberedId,
 };
 
 use super::super::log::Lane;
@@ -20,6 +21,10 @@ pub(super) struct Model {
     /// By offset: what was admitted.
     pub(super) events: BTreeMap<i64, EventModel>,
     pub(super) time: StreamTime,
+    /// The lanes whose keys are being looked up, by request.
+    pub(super) loading: BTreeMap<LookUpId, Lane>,
+    /// The first unsettled event, if its lane was held back without a reason at the end of the last step.
+    pub(super) held_first: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug)]

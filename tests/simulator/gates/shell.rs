@@ -182,7 +182,9 @@ impl World {
             return self.report_violation("G9 key identity", text, Some(index), -1);
         };
         self.note(p, "looks up", Some(index), -1, name as i64);
+        let lane = slot.and_then(|slot| self.logs[index].record(slot.offset)).map(|record| record.lane);
         let part = self.gate_part(p, index);
+        part.model.loading.extend(lane.map(|lane| (request, lane)));
         let before = part.numbers.before.get(&key.0).copied();
         let planted = self.planted == Some(Planted::OldKeyAnswered);
         let name = before.filter(|_| planted).unwrap_or(name);
@@ -219,6 +221,10 @@ impl World {
                 }
                 let memory = memory.unwrap_or_else(|| self.gate_part(p, index).memory.key(key));
                 self.note(p, "key known", Some(index), -1, key as i64);
+                self.gate_part(p, index).model.loading.remove(&request);
+                if self.planted == Some(Planted::KeyAnswerLost) && self.rng.percent(3) {
+                    return;
+                }
                 self.feed(p, Input::KeyKnown { request, memory: &memory });
             }
             Answer::LogEnd { partition: index, sent_at, end } => {
