@@ -156,6 +156,7 @@ fn expected(planted: Planted) -> &'static [&'static str] {
         Planted::StepTooLong | Planted::ReadTakenForEnd => &["I-step"],
         // Nothing else is ready, or the partition may be held.
         Planted::KeyAnswerLost => &["G10 first unsettled", "I11 drained"],
+        Planted::StaleUncounted => &["I-counters"],
         Planted::AheadAccepted => &["G3 without call"],
         Planted::StaleAtAdmission => &["I8 commit safety", "I1 no loss", "G7 memory"],
     }

@@ -32,6 +32,7 @@
 //! | I-attempts | The number of an attempt is the charged attempts plus one, at most `max_attempts`. |
 //! | I-attribution | An event of a call that failed as a whole runs alone next, on a fresh instance. A retry runs alone. |
 //! | I-backoff | No attempt begins before its delay has passed. |
+//! | I-counters | The counters of gates are what happened to the events of the process. |
 //! | I-end | Under `--until-end`, nothing past the end is dispatched. A process drains when the rest is committed. |
 //! | I-excluded | A transaction contains no partition that is excluded. |
 //! | I-filter | An event that is filtered or rejected for its missing key is not dispatched. |

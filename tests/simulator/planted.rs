@@ -126,6 +126,8 @@ pub(crate) enum Planted {
     OldKeyAnswered,
     /// Loses the answer to a request for a key.
     KeyAnswerLost,
+    /// Does not count stale events.
+    StaleUncounted,
     /// Begins an ownership with marks and ids that no transaction has committed.
     UncommittedMarks,
     /// Reports a log as read to its end although it is not.
@@ -155,6 +157,7 @@ impl Planted {
                 | Planted::NumbersCollide
                 | Planted::OldKeyAnswered
                 | Planted::KeyAnswerLost
+                | Planted::StaleUncounted
                 | Planted::UncommittedMarks
                 | Planted::EndOfLogAssumed
                 | Planted::EndOfLogLater
@@ -169,7 +172,7 @@ impl Planted {
     }
 }
 
-pub(crate) const ALL: [Planted; 66] = [
+pub(crate) const ALL: [Planted; 67] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -229,6 +232,7 @@ pub(crate) const ALL: [Planted; 66] = [
     Planted::NumbersCollide,
     Planted::OldKeyAnswered,
     Planted::KeyAnswerLost,
+    Planted::StaleUncounted,
     Planted::UncommittedMarks,
     Planted::EndOfLogAssumed,
     Planted::EndOfLogLater,

@@ -195,8 +195,7 @@ impl World {
             return false;
         };
         let is_next = rule.consecutive && key.mark.and_then(|mark| mark.checked_add(1)) == Some(value);
-        let small = rule.max_waiting < 10_000 || rule.max_waiting_bytes < 16 << 20;
-        let has_limits = self.has_clock_of_full_partitions() || small;
+        let has_limits = self.has_clock_of_full_partitions() || plan.has_small_window();
         let visible_to = self.visible_to(p, index, event, plan);
         let model = &self.gate_part(p, index).model;
         let now = model.time.now();

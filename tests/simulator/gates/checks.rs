@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keylane_core::{Change, Core, GateRule, OwnershipState, Reason};
 
-use super::super::plan::Class;
+use super::super::plan::{Class, MS};
 use super::super::transactions::Coverage;
 use super::super::world::World;
 use super::model::{EventModel, KeyModel, Place};
@@ -97,6 +97,7 @@ impl World {
         for (index, key) in step.quiet {
             self.check_quiet(p, core, index, key);
         }
+        self.check_counters(p, core, plan.stops_at_gaps() && !stopped.is_empty());
     }
 
     /// A commit covers events that were released in this step: they have their outcomes before it.
@@ -185,8 +186,11 @@ impl World {
             // Or by an owner of a log that does not exist any more.
             let was_claimed =
                 self.processes[p].parts[index].claimed.covers(offset) || !self.reads_current_topic(p, index);
-            if was_claimed {
-                self.gate_part(p, index).model.events.remove(&offset);
+            if was_claimed && let Some(event) = self.gate_part(p, index).model.events.remove(&offset) {
+                // Claimed rows are released when they are read, if the core knows of their claims.
+                let is_read = event.admitted_ms == (self.now / MS) as i64;
+                let is_unclaimed = !is_read || core.counters().inherited_claims == 0;
+                self.processes[p].gates.counted.is_unknown |= is_admitted && is_unclaimed;
             }
             is_current && is_admitted && !was_claimed
         });

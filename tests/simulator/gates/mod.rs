@@ -4,11 +4,13 @@
 //! core, and answers its requests → `memory` is what is remembered of the keys, in a process and in committed transactions →
 //! `steps` collects what the core does in one step, and `checks` explains it with the rules of `model`, which has its own
 //! idea of the memory: `without_call`, `gaps` and `calls` are the parts of a step, and `quiet` compares the memory after it.
-//! `dispatchable` checks after each step that the first unsettled event of a partition is not held back. `stream_time` is the
+//! `counters` compares the counters of a core with what
+//! was seen. `dispatchable` checks after each step that the first unsettled event of a partition is not held back. `stream_time` is the
 //! most that the stream time can have advanced. `planted` contains known bugs.
 
 mod calls;
 mod checks;
+mod counters;
 mod dispatchable;
 mod draw;
 mod gaps;
@@ -29,6 +31,7 @@ use keylane_core::{Change, Consecutive, Duplicates, GateConfig, GateRule, KeyMem
 use super::rng::Rng;
 use super::world::World;
 
+use counters::Counted;
 use memory::GateMemory;
 use model::{KeyModel, Model};
 use sequence::Sequence;
@@ -81,6 +84,12 @@ impl GatesPlan {
         matches!(rule, Some(GateRule::Consecutive(Consecutive { on_gap: OnGap::Stop, .. })))
     }
 
+    /// Whether more events may wait for their window than the simulator lets wait.
+    fn has_small_window(&self) -> bool {
+        let Some(GateRule::Window(rule)) = self.gate.map(|gate| gate.rule) else { return false };
+        rule.max_waiting < 10_000 || rule.max_waiting_bytes < 16 << 20
+    }
+
     pub(crate) fn is_consecutive(&self) -> bool {
         matches!(self.gate.map(|gate| gate.rule), Some(GateRule::Consecutive(_)))
     }
@@ -125,6 +134,7 @@ pub(crate) struct GateShell {
     step: Step,
     /// By ownership: what its events have changed, in the order in which they settled.
     journals: BTreeMap<u64, Vec<model::Entry>>,
+    counted: Counted,
 }
 
 /// One partition of a process.

@@ -262,6 +262,12 @@ impl EventModel {
         }
     }
 
+    /// With a window: whether the event may have waited in the gate when another one with its value ran.
+    pub(super) fn may_have_waited(&self, key: &KeyModel) -> bool {
+        let was_above = self.admitted_mark < self.order.value || key.ended_at.is_some();
+        key.mark == self.order.value && was_above
+    }
+
     /// Whether the order value is further ahead than the limit, at this time.
     pub(super) fn is_ahead(&self, key: &KeyModel, wall_ms: i64, plan: &GatesPlan) -> bool {
         let Some(value) = self.order.value.filter(|_| !self.ends_key(plan)) else { return false };

@@ -11,7 +11,7 @@ use super::super::plan::MS;
 use super::super::process::{CallRow, key_of};
 use super::super::trace::Seen;
 use super::super::world::World;
-use super::model::{Entry, EventModel, EventState, Model};
+use super::model::{Entry, EventModel, EventState, Model, Place};
 use super::stream_time::StreamTime;
 use super::{KeyModel, KeyName};
 
@@ -255,7 +255,13 @@ impl World {
             return;
         }
         let key = part.model.keys.entry(event.order.key).or_default();
+        let place = event.order.value.zip(plan.gate).map(|(value, gate)| key.place(gate.rule, value));
+        let is_late = matches!(place, Some(Place::Hole | Place::Late)) && !event.ends_key(&plan);
+        let may_have_waited = event.may_have_waited(key);
         let changes = super::checks::changes_of_done(&plan, key, &event);
+        if is_late {
+            self.processes[p].gates.counted.late(place == Some(Place::Hole) || !may_have_waited);
+        }
         self.settle_gated(p, index, offset, &changes);
         if event.order.id != 0 && plan.duplicates.is_some() {
             let id = RememberedId { id: EventId(event.order.id), settled_ms: wall_ms };

@@ -34,10 +34,29 @@ impl World {
         };
         self.release_lower(p, index, &event, plan);
         self.saw(seen);
+        let is_either = self.has_either_outcome(p, index, &event, &key, plan);
+        let counted = &mut self.processes[p].gates.counted;
+        counted.outcome(seen, is_either);
+        counted.at_admission |= event.admitted_ms == (self.now / MS) as i64;
         self.note(p, "without call", Some(index), offset, seen as i64);
         self.settle_gated(p, index, offset, &changes);
         self.count_without_call(p, index, offset);
         true
+    }
+
+    /// Whether another outcome fits an event, too, if it waited, or if a record that ends its key came before.
+    fn has_either_outcome(
+        &mut self,
+        p: usize,
+        index: usize,
+        event: &EventModel,
+        key: &KeyModel,
+        plan: &GatesPlan,
+    ) -> bool {
+        let Some(gate) = plan.gate else { return false };
+        let is_stale = event.order.value.is_some_and(|value| key.place(gate.rule, value) == Place::Stale);
+        let is_duplicate = self.is_duplicate(p, index, event, plan);
+        (is_duplicate && (is_stale || gate.ends_at_tombstone)) || (event.filtered && gate.ends_at_tombstone)
     }
 
     pub(super) fn reason_without_call(
@@ -67,12 +86,13 @@ impl World {
                 Some((value, Place::Due)) if event.filtered || is_duplicate => {
                     Some((passed, moves_mark(key, value)))
                 }
+                Some((_, Place::Stale)) if event.filtered => Some((passed, Vec::new())),
                 Some((_, Place::Stale)) => Some((Seen::GateStale, Vec::new())),
+                Some((_, Place::Hole | Place::BelowFirst)) if event.filtered => Some((passed, Vec::new())),
+                Some((_, Place::Hole)) if is_duplicate => Some((passed, Vec::new())),
                 Some((_, Place::Hole)) if self.late(plan) == Some(Late::Drop) => {
                     Some((Seen::GateLate, Vec::new()))
                 }
-                Some((_, Place::Hole | Place::BelowFirst)) if event.filtered => Some((passed, Vec::new())),
-                Some((_, Place::Hole)) if is_duplicate => Some((passed, Vec::new())),
                 Some((_, Place::Early | Place::PerhapsFirst))
                     if event.filtered && (key.broken || key.is_closed) =>
                 {
@@ -92,7 +112,8 @@ impl World {
         match (gate.rule, place) {
             (GateRule::Newest(Newest { latest_first, .. }), place) => {
                 let fell_short = latest_first && key.failed.is_some_and(|failed| value < failed);
-                let seen = if latest_first { Seen::GateSuperseded } else { Seen::GateStale };
+                let is_superseded = latest_first && event.state == EventState::Queued;
+                let seen = if is_superseded { Seen::GateSuperseded } else { Seen::GateStale };
                 (place == Place::Stale || fell_short).then_some((seen, Vec::new()))
             }
             (GateRule::Window(rule), Place::Late) if rule.late == Late::Drop => {
