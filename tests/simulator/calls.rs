@@ -17,8 +17,9 @@ impl World {
         let lengths = dispatch.lane_lengths.to_vec();
         self.check_call(p, dispatch, &rows);
         self.check_lanes(p, dispatch.call, &rows, &lengths);
+        let attempt = self.planted_attempt(p, dispatch, &rows);
         for row in &rows {
-            self.check_attempt(p, dispatch, row);
+            self.check_attempt(p, &attempt, row);
         }
         let fresh = dispatch.fresh;
         let call = Call {

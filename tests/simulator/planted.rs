@@ -142,6 +142,22 @@ pub(crate) enum Planted {
     StepTooLong,
     /// Takes the end of a read for the end of the log.
     ReadTakenForEnd,
+    /// Treats only values below the mark as late, not the mark itself.
+    LateBelowMarkOnly,
+    /// Moves the mark of a window when events are released.
+    WindowMarkAtRelease,
+    /// Releases an event that has waited for its window without those of lower values.
+    ReleasedAlone,
+    /// Passes over lower values when the greatest one is dispatched.
+    SupersededAtDispatch,
+    /// Gives an event that takes the place of another one its first attempt.
+    AttemptsReset,
+    /// Treats an event as a duplicate of one that is in a call.
+    DuplicateOfRunning,
+    /// Does not close gaps that were waited for long enough.
+    GapTimeoutIgnored,
+    /// Lets stream time count while no call may begin.
+    PauseCounted,
 }
 
 impl Planted {
@@ -163,6 +179,14 @@ impl Planted {
                 | Planted::EndOfLogLater
                 | Planted::AheadAccepted
                 | Planted::StaleAtAdmission
+                | Planted::LateBelowMarkOnly
+                | Planted::WindowMarkAtRelease
+                | Planted::ReleasedAlone
+                | Planted::SupersededAtDispatch
+                | Planted::AttemptsReset
+                | Planted::DuplicateOfRunning
+                | Planted::GapTimeoutIgnored
+                | Planted::PauseCounted
         )
     }
 
@@ -172,7 +196,7 @@ impl Planted {
     }
 }
 
-pub(crate) const ALL: [Planted; 67] = [
+pub(crate) const ALL: [Planted; 75] = [
     Planted::CommitHighest,
     Planted::SettleBeforeAck,
     Planted::StaleResult,
@@ -240,4 +264,12 @@ pub(crate) const ALL: [Planted; 67] = [
     Planted::StaleAtAdmission,
     Planted::StepTooLong,
     Planted::ReadTakenForEnd,
+    Planted::LateBelowMarkOnly,
+    Planted::WindowMarkAtRelease,
+    Planted::ReleasedAlone,
+    Planted::SupersededAtDispatch,
+    Planted::AttemptsReset,
+    Planted::DuplicateOfRunning,
+    Planted::GapTimeoutIgnored,
+    Planted::PauseCounted,
 ];

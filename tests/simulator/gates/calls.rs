@@ -1,6 +1,6 @@
 //! Calls: each row may run if those before it are done.
 
-use keylane_core::{GateRule, Late, Newest};
+use keylane_core::{GateRule, Late};
 
 use super::super::plan::MS;
 use super::super::process::CallRow;
@@ -107,8 +107,8 @@ impl World {
             }
             (GateRule::Newest(_), _) => Some("G2 newest"),
             (GateRule::Window(rule), Place::Late) => {
-                let is_equal = key.mark == Some(value);
-                (rule.late != Late::Deliver && !is_equal).then_some("G5 window")
+                let may_run = rule.late == Late::Deliver || event.may_have_waited(key);
+                (!may_run).then_some("G5 window")
             }
             (GateRule::Window(_), _) => {
                 self.is_released_wrongly(p, index, event, key, plan).then_some("G5 window")
@@ -166,10 +166,7 @@ impl World {
 
     /// With `latest_first`: the events that had calls, and that this one comes before.
     pub(crate) fn gave_way_to(&self, p: usize, row: &CallRow) -> Vec<i64> {
-        let is_latest_first = matches!(
-            self.plan.gates.and_then(|plan| plan.gate).map(|gate| gate.rule),
-            Some(GateRule::Newest(Newest { latest_first: true, .. }))
-        );
+        let is_latest_first = self.plan.gates.is_some_and(|plan| plan.runs_latest_first());
         let part = self.processes[p].gates.parts.get(&row.partition).filter(|_| is_latest_first);
         let Some(model) = part.map(|part| &part.model) else { return Vec::new() };
         let Some(event) = model.events.get(&row.offset) else { return Vec::new() };

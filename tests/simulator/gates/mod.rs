@@ -26,7 +26,7 @@ mod without_call;
 
 use std::collections::BTreeMap;
 
-use keylane_core::{Change, Consecutive, Duplicates, GateConfig, GateRule, KeyMemory, OnGap};
+use keylane_core::{Change, Consecutive, Duplicates, GateConfig, GateRule, KeyMemory, Newest, OnGap};
 
 use super::rng::Rng;
 use super::world::World;
@@ -88,6 +88,11 @@ impl GatesPlan {
     fn has_small_window(&self) -> bool {
         let Some(GateRule::Window(rule)) = self.gate.map(|gate| gate.rule) else { return false };
         rule.max_waiting < 10_000 || rule.max_waiting_bytes < 16 << 20
+    }
+
+    fn runs_latest_first(&self) -> bool {
+        let rule = self.gate.map(|gate| gate.rule);
+        matches!(rule, Some(GateRule::Newest(Newest { latest_first: true, .. })))
     }
 
     pub(crate) fn is_consecutive(&self) -> bool {

@@ -130,6 +130,7 @@ impl World {
             other => part.numbers.reference(other, plan.hashed_numbers, collides),
         };
         let memory = part.memory.key(order.key);
+        let value = self.planted_value(p, index, &order, memory.mark).filter(|_| plan.gate.is_some());
         let known = match memory.is_only_mark() && knows {
             true => Known::Mark(memory.mark),
             false => Known::No,
@@ -141,7 +142,7 @@ impl World {
         let id = if plan.duplicates.is_some() { EventId(order.id) } else { EventId::NONE };
         EventOrder {
             key,
-            value: order.value.filter(|_| plan.gate.is_some()),
+            value,
             id,
             id_key,
             tombstone: order.tombstone,
@@ -232,6 +233,9 @@ impl World {
                 let partition = self.logs[index].partition;
                 self.note(p, "log end seen", Some(index), end, sent_at.as_millis() as i64);
                 self.end_seen(p, index, end, sent_at);
+                if self.planted == Some(Planted::PauseCounted) && self.is_paused(p) {
+                    return;
+                }
                 let (end, sent_at) = match self.planted {
                     Some(Planted::EndOfLogAssumed) => (0, sent_at),
                     Some(Planted::EndOfLogLater) => (end, self.uptime(p)),

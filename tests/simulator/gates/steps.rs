@@ -127,11 +127,19 @@ impl World {
         }
     }
 
+    /// Whether no call may begin, or a rebalance is not answered: then stream time stands.
+    pub(super) fn is_paused(&self, p: usize) -> bool {
+        self.processes[p].backlog || self.processes[p].outstanding.is_some()
+    }
+
     /// The end of a log was seen.
     pub(super) fn end_seen(&mut self, p: usize, index: usize, end: i64, sent_at: Duration) {
         let partition = self.logs[index].partition;
         let next = self.processes[p].core.as_ref().and_then(|core| World::next_offset(core, partition));
-        if next.is_some_and(|next| next >= end) {
+        if self.is_paused(p) {
+            let uptime = self.uptime(p);
+            self.gate_part(p, index).model.time.stand(uptime);
+        } else if next.is_some_and(|next| next >= end) {
             self.saw(Seen::LogEndsReached);
             self.gate_part(p, index).model.time.at_end(sent_at);
         }
@@ -158,7 +166,9 @@ impl World {
     /// Rows of one lane are dispatched.
     pub(crate) fn dispatch_gated(&mut self, p: usize, rows: &[CallRow]) {
         rows.iter().for_each(|row| self.planted_mark(p, row));
-        self.processes[p].gates.step.dispatched.push(rows.to_vec());
+        self.planted_releases(p, rows);
+        let rows = self.planted_rows(rows);
+        self.processes[p].gates.step.dispatched.push(rows);
     }
 
     pub(crate) fn gap_closed(&mut self, p: usize, gap: ClosedGap) {

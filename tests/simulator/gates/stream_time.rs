@@ -45,6 +45,11 @@ impl StreamTime {
         }
     }
 
+    /// Nothing can be handled: until now, the clock does not count.
+    pub(super) fn stand(&mut self, uptime: Duration) {
+        self.counted_to = self.counted_to.max(uptime);
+    }
+
     /// Everything up to the end of the log was read when this request was answered.
     pub(super) fn at_end(&mut self, sent_at: Duration) {
         self.advanced += sent_at.saturating_sub(self.counted_to);
