@@ -1,6 +1,6 @@
 //! The counters of a core are what happened to the events of its process.
 
-use keylane_core::{Core, Counters, GateRule, HOLES_MAX};
+use keylane_core::{Core, Counters, GateRule, HOLES_MAX, OnGap};
 
 use super::super::planted::Planted;
 use super::super::trace::Seen;
@@ -40,8 +40,12 @@ impl Counted {
         *counter += 1;
     }
 
-    pub(super) fn gap(&mut self, passed: bool) {
-        *if passed { &mut self.gaps_passed } else { &mut self.gaps_dead_lettered } += 1;
+    pub(super) fn gap(&mut self, on_gap: OnGap) {
+        match on_gap {
+            OnGap::Pass => self.gaps_passed += 1,
+            OnGap::DeadLetter => self.gaps_dead_lettered += 1,
+            OnGap::Stop => {}
+        }
     }
 
     pub(super) fn late(&mut self, is_sure: bool) {

@@ -202,7 +202,7 @@ impl World {
         if !fits {
             return false;
         }
-        self.processes[p].gates.counted.gap(gap.passed);
+        self.processes[p].gates.counted.gap(gap.on_gap);
         self.saw(match gap.cause {
             GapCause::Timeout => Seen::GapsTimedOut,
             GapCause::TooManyEarly => Seen::GapsTooManyEarly,
