@@ -204,6 +204,18 @@ fn a_barrier_does_not_take_back_a_release() {
     assert_eq!(shell.run_all(), [1]);
 }
 
+/// Events with one value that wait together run in the order of their arrival, and none of them is late.
+#[test]
+fn equal_values_in_a_window_are_not_late() {
+    let mut shell = reading(GateRule::Window(Window { late: Late::DeadLetter, ..WINDOW }));
+    shell.fetch_gated(P0, &[event(0, 1, 5), event(1, 2, 5), event(2, 1, 5), event(3, 2, 6), event(4, 1, 5)]);
+    at_end(&mut shell, 5);
+    shell.wait(Duration::from_millis(400));
+    at_end(&mut shell, 5);
+    assert_eq!(shell.run_all(), [0, 1, 2, 3, 4]);
+    assert_eq!(shell.dead_letters.len(), 0);
+}
+
 #[test]
 fn early_events_at_the_end_are_reported() {
     let mut shell = Shell::new(gated(GateRule::Consecutive(CONSECUTIVE)));
