@@ -1,4 +1,5 @@
-//! The memory of an event that is early for its gate: all events but the first one of each key come before that one.
+//! The memory of an event that waits in its gate: all events but the first one of each key come before that one. With a
+//! window, they wait until the end of the log. With `consecutive`, transactions keep effects of events meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +8,33 @@ use keylane_tests::janitor;
 use keylane_tests::kafka::{Cluster, Producer, Record, unique};
 use keylane_tests::keylane::Settings;
 
-use crate::keylane;
-use crate::numbers::{Median, float, format_number};
+use crate::numbers::{Median, float, format_number, mebibytes};
 use crate::options::Options;
-use crate::pairs;
 use crate::report::{self, Table};
 use crate::topic::Events;
 use crate::transactional::transactional;
+use crate::{gates, keylane, pairs};
 
 const PARTITIONS: i32 = 16;
 
 /// With transactions, a quarter of the memory budget is for queued events: a million of them must fit.
 const VALUE_BYTES: usize = 100;
+
+/// What is compared with no gate: a name, and the settings of the gate.
+const GATES: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "window, session",
+        &[
+            ("rule", "window"),
+            ("window", "1h"),
+            ("max_waiting", "10000000"),
+            ("max_waiting_bytes", "1GiB"),
+            ("max_ahead", "1000000"),
+            ("marks_memory", "64MiB"),
+        ],
+    ),
+    ("consecutive, durable", &[("rule", "consecutive"), ("first", "1"), ("gap_timeout", "never")]),
+];
 
 /// The header with the version of an event.
 const VERSION: &str = "row-version";
@@ -38,30 +54,39 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     };
     let name = empty();
     let (early, bytes) = write(&cluster, &name, options)?;
-    keylane::warm_up(&settings(&cluster, &empty(), true, options).0, options)?;
-    let mut table = Table::new(&["pair", "MiB, no gate", "MiB, gate", "bytes per early event"]);
-    let mut costs = Vec::new();
+    for (_, gate) in GATES {
+        keylane::warm_up(&settings(&cluster, &empty(), gate, gate, options).0, options)?;
+    }
+    let mut table = Table::new(&["pair", "gate", "MiB, no gate", "MiB, gate", "bytes per waiting event"]);
+    let mut costs: Vec<(&str, f64)> = Vec::new();
     for pair in 1..=options.pairs {
-        let peak = |gate: bool| -> Result<u64> {
-            let (settings, folder) = settings(&cluster, &name, gate, options);
-            let run = keylane::until_end(&settings, options)?;
-            std::fs::remove_dir_all(&folder).context("the files of the marks")?;
-            Ok(run.usage.peak_memory)
-        };
-        let (without, with) = (peak(false)?, peak(true)?);
-        let each = (float(with) - float(without)) / float(early);
-        costs.push(each);
-        table.row(vec![
-            pair.to_string(),
-            format_number(crate::numbers::mebibytes(without), 1),
-            format_number(crate::numbers::mebibytes(with), 1),
-            format_number(each, 1),
-        ]);
+        for (rule, gate) in GATES {
+            let peak = |used: &[(&str, &str)]| -> Result<u64> {
+                let (settings, folder) = settings(&cluster, &name, gate, used, options);
+                let run = keylane::until_end(&settings, options)?;
+                std::fs::remove_dir_all(&folder).context("the files of the marks")?;
+                Ok(run.usage.peak_memory)
+            };
+            let (without, with) = (peak(&[])?, peak(gate)?);
+            let each = (float(with) - float(without)) / float(early);
+            costs.push((rule, each));
+            table.row(vec![
+                pair.to_string(),
+                rule.to_owned(),
+                format_number(mebibytes(without), 1),
+                format_number(mebibytes(with), 1),
+                format_number(each, 1),
+            ]);
+        }
     }
     table.print();
     let counted = float(bytes) / float(early);
-    if let Some(median) = Median::of(costs) {
-        report::line(&format!("median per early event: {} bytes; counted: {counted:.1}", median.text(1)));
+    for (rule, _) in GATES {
+        let of_rule = costs.iter().filter(|(of, _)| *of == rule).map(|&(_, each)| each);
+        let text = Median::of(of_rule).map_or_else(String::new, |median| median.text(1));
+        report::line(&format!(
+            "median, {rule}: {text} bytes per waiting event, which counts as {counted:.1}"
+        ));
     }
     Ok(())
 }
@@ -91,19 +116,33 @@ fn counted(record: &Record) -> usize {
     RECORD_BYTES + lengths(&record.key) + lengths(&record.value) + headers.sum::<usize>()
 }
 
-fn settings(cluster: &Cluster, input: &str, gate: bool, options: &Options) -> (Settings, std::path::PathBuf) {
+/// `gate`: selects the delivery. `used`: its settings, or none.
+fn settings(
+    cluster: &Cluster,
+    input: &str,
+    gate: &[(&str, &str)],
+    used: &[(&str, &str)],
+    options: &Options,
+) -> (Settings, std::path::PathBuf) {
     let name = unique("figures-early");
     let folder = janitor::folder(&name);
-    let settings = transactional(keylane::settings(&cluster.bootstrap(), input, "noop", options))
+    let is_durable = gate.contains(&("rule", "consecutive"));
+    let mut settings = keylane::settings(&cluster.bootstrap(), input, "noop", options)
         .set("kafka", "create_topics", true)
         .set("runtime", "memory_budget", "2GiB")
         .set("handlers.t.lanes", "no_key", "reject");
-    if !gate {
-        return (settings, folder);
+    if is_durable {
+        settings = transactional(settings);
     }
-    let gate = [("rule", "consecutive"), ("by", &format!("header:{VERSION}")), ("gap_timeout", "never")]
-        .into_iter()
-        .fold(settings, |settings, (name, value)| settings.set("handlers.t.gate", name, value));
-    let keys = gate.set("handlers.t.gate", "first", 1).set("handlers.t.keys", "topic", name);
-    (keys.set("handlers.t.keys", "dir", folder.display().to_string()), folder)
+    if !used.is_empty() {
+        settings = settings.set("handlers.t.gate", "by", format!("header:{VERSION}"));
+        if is_durable {
+            let dir = folder.display().to_string();
+            settings = settings.set("handlers.t.keys", "topic", name).set("handlers.t.keys", "dir", dir);
+        }
+    }
+    let set = |settings: Settings, &(name, value): &(&str, &str)| {
+        settings.set("handlers.t.gate", name, gates::number_or(value))
+    };
+    (used.iter().fold(settings, set), folder)
 }

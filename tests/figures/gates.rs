@@ -137,7 +137,7 @@ fn settings(
 }
 
 /// Numbers are written without quotes.
-fn number_or(value: &str) -> serde_json::Value {
+pub(crate) fn number_or(value: &str) -> serde_json::Value {
     value.parse::<i64>().map_or_else(|_| serde_json::Value::from(value), serde_json::Value::from)
 }
 
