@@ -79,3 +79,21 @@ fn with_keyed_state_a_recreated_topic_is_looked_up() {
     shell.start_at(P0, 0, b"");
     assert_eq!((&shell.assigned[..], shell.reassigned.len()), (&[vec![P0, P1]][..], 0));
 }
+
+/// The pending assign is of another partition, so a late one must add the partition.
+#[test]
+fn a_late_partition_whose_topic_is_recreated_is_added_late() {
+    let limits = TransactionLimits { keyed_state: true, key_records: true, ..TransactionLimits::default() };
+    let config = transactional(limits);
+    let timeout = config.lookup_timeout;
+    let mut shell = Shell::new(config);
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P0] });
+    shell.wait(timeout);
+    shell.give(Input::AssignRequested { request: REQUEST, partitions: &[P1] });
+    shell.start_at(P0, 0, b"");
+    let why = ReadError::TopicRecreated { topic_id: [2; 16], log_start: 0 };
+    shell.read(P0, &[], None, Some(why));
+    shell.start_at(P1, 0, b"");
+    shell.start_at(P0, 0, b"");
+    assert_eq!(shell.assigned, [vec![], vec![P1], vec![P0]]);
+}

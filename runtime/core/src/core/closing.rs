@@ -319,7 +319,8 @@ impl Core {
             return self.look_up_in_place(index);
         }
         // It is not part of the assignment yet: an assign adds it, the pending one or a late one.
-        let late = self.rebalance.assign.is_none();
+        let id = self.partitions.get(index).id;
+        let late = !self.rebalance.assign.as_ref().is_some_and(|assign| assign.partitions.contains(&id));
         let lookup = Lookup { late, ..Lookup::new(self.now.uptime) };
         self.partitions.get_mut(index).phase = Phase::LookingUp(lookup);
         self.rebalance.looking_up = true;

@@ -39,7 +39,7 @@ pub(super) struct Revoke {
 #[derive(Debug)]
 pub(super) struct Assign {
     pub(super) request: RebalanceId,
-    partitions: Vec<Partition>,
+    pub(super) partitions: Vec<Partition>,
     /// Indexes of partitions whose start may still be unknown; checked from the end.
     unresolved: Vec<u32>,
     /// When the assign is answered without the missing starts.
