@@ -9,7 +9,7 @@
 //! `faults` injects faults → `attribution` records charged attempts, and `oracle` checks the end state. In some seeds,
 //! delivery is transactional: `transactions` replaces `outputs` and `commits`. In some of these, `keyed` gives states to
 //! the events. In some seeds, `in_step` lets partitions wait for slower ones. In some seeds, `gates` gives order values and
-//! ids to the records, and the handler has a gate: then G1 to G10 replace I2, I3 and I4.
+//! ids to the records, and the handler has a gate, perhaps together with states: then G1 to G10 replace I2, I3 and I4.
 //!
 //! The ids of the invariants. `tests/fixture/check` applies I1, I2, I3 and `unattributed` to the topics of a real
 //! cluster.

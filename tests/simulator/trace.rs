@@ -230,6 +230,7 @@ coverage! {
     LogEndsRequested 30_000
     LogEndsReached 20_000
     WaitsForOthers 130_000
+    StatesOfGatedEvents 30_000
     GateCountersCompared 1_000_000
     FirstsInCalls 600_000
     FirstsDelayed 80_000

@@ -171,7 +171,8 @@ impl World {
         }
         let view = core.view();
         step.released.retain(|&(index, offset)| {
-            if stopped.contains(&index) {
+            let was_claimed = self.processes[p].parts[index].claimed.covers(offset);
+            if stopped.contains(&index) && !was_claimed {
                 return true;
             }
             let partition = self.logs[index].partition;
@@ -184,8 +185,7 @@ impl World {
                 self.gate_part(p, index).model.events.remove(&offset);
             }
             // Or by an owner of a log that does not exist any more.
-            let was_claimed =
-                self.processes[p].parts[index].claimed.covers(offset) || !self.reads_current_topic(p, index);
+            let was_claimed = was_claimed || !self.reads_current_topic(p, index);
             if was_claimed && let Some(event) = self.gate_part(p, index).model.events.remove(&offset) {
                 // Claimed rows are released when they are read, if the core knows of their claims.
                 let is_read = event.admitted_ms == (self.now / MS) as i64;

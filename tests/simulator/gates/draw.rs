@@ -25,14 +25,17 @@ enum Rule {
     DuplicatesOnly,
 }
 
-/// Draws whether a seed has a gate. The draw does not change what the seed is otherwise.
+/// Draws whether a seed has a gate. With keyed state, it is one with durable memory. The draw does not change what the seed
+/// is otherwise.
 pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     let mut rng = Rng::new(seed ^ 0x6761_7465_7320_6f6e);
-    if !rng.percent(GATED) || plan.keyed.is_some() {
+    if !rng.percent(GATED) {
         return;
     }
-    let is_transactional = plan.config.transactions.is_some();
-    let rule = if is_transactional {
+    let (is_transactional, is_keyed) = (plan.config.transactions.is_some(), plan.keyed.is_some());
+    let rule = if is_keyed {
+        rng.pick(&[Rule::Consecutive, Rule::Newest])
+    } else if is_transactional {
         rng.pick(&[Rule::Consecutive, Rule::Consecutive, Rule::Newest, Rule::Window, Rule::DuplicatesOnly])
     } else {
         rng.pick(&[Rule::Newest, Rule::Newest, Rule::Window, Rule::Window, Rule::DuplicatesOnly])
@@ -61,7 +64,7 @@ pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     let durable_marks = is_transactional
         && match rule {
             Rule::Consecutive => true,
-            Rule::Newest | Rule::Window => rng.percent(50),
+            Rule::Newest | Rule::Window => is_keyed || rng.percent(50),
             Rule::DuplicatesOnly => false,
         };
     let durable_ids = is_transactional && has_duplicates && rng.percent(60);

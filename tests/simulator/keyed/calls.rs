@@ -179,6 +179,9 @@ impl World {
         let Some(change) = change.filter(|_| kept.effect == KeptEffect::Outputs) else { return };
         let Change { partition, session: id, key, value } = change;
         self.saw(if value.is_none() { Seen::StatesDeleted } else { Seen::StatesChanged });
+        if self.is_gated() {
+            self.saw(Seen::StatesOfGatedEvents);
+        }
         let record_key = fold::record_key(key);
         let session = self.session(p, partition).filter(|session| session.id == id);
         let Some(states) = session.and_then(|session| session.states.as_mut()) else {

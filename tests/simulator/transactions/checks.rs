@@ -8,7 +8,7 @@ use keylane_core::codec;
 use super::super::log::Record;
 use super::super::world::World;
 use super::coordinator::Open;
-use super::kept::Effect;
+use super::kept::{Effect, Settled};
 use super::requests::Entry;
 
 /// The events of a partition that are claimed: those below an offset, and a set beyond it.
@@ -106,6 +106,7 @@ impl World {
         }
         self.commit_memory(p, entry, &before, &now);
         let records: Vec<Checked> = self.logs[index].records.iter().map(Checked::from).collect();
+        let mut done = Vec::new();
         for record in records {
             let at = record.offset;
             let effects = counts.get(&at).copied().unwrap_or(0);
@@ -115,7 +116,7 @@ impl World {
                 format!("process {p} commits {now:?} after {before:?}")
             });
             if is && !was {
-                self.check_new_claim(p, entry, &record, effects);
+                done.extend(self.check_new_claim(p, entry, &record, effects));
                 if let Some(record) = self.logs[index].record_mut(at) {
                     record.outcomes += 1;
                 }
@@ -127,10 +128,17 @@ impl World {
                 self.check_left_out(p, entry, &record, is);
             }
         }
+        self.fold_in_order(index, done);
     }
 
-    /// An event is claimed that was not claimed before.
-    fn check_new_claim(&mut self, p: usize, entry: &Entry, record: &Checked, effects: u32) {
+    /// An event is claimed that was not claimed before. Returns the event if it is done.
+    fn check_new_claim(
+        &mut self,
+        p: usize,
+        entry: &Entry,
+        record: &Checked,
+        effects: u32,
+    ) -> Option<(Settled, i64)> {
         let (index, offset) = (entry.partition, record.offset);
         let settled = self.processes[p].shell.settled.get(&(entry.ownership, offset)).copied();
         if let Some(settled) = settled {
@@ -138,20 +146,26 @@ impl World {
             self.require(fits || record.waived, "T2 effects and claims", index, offset, || {
                 format!("process {p} claims {offset}, {settled:?}, with {effects} effects: {entry:?}")
             });
-            if settled.is_done {
-                self.fold_done(index, offset, settled.at);
-            }
             if !settled.publishes {
                 self.skip_output_of(index, offset);
             } else if let Some(record) = self.logs[index].record_mut(offset) {
                 record.claimed_with_effects = true;
             }
-            return;
+            return settled.is_done.then_some((settled, offset));
         }
         let valid = !record.needs_outcome && effects == 0;
         self.require(valid || record.waived, "I8 commit safety", index, offset, || {
             format!("process {p} claims {offset}, which has not settled: {entry:?}")
         });
+        None
+    }
+
+    /// Folds events that are claimed as done. With a gate, those of a lane are not in the order of their offsets.
+    fn fold_in_order(&mut self, index: usize, mut done: Vec<(Settled, i64)>) {
+        done.sort_by_key(|(settled, _)| settled.order);
+        for (settled, offset) in done {
+            self.fold_done(index, offset, settled.at);
+        }
     }
 
     /// No event with a number up to the claimed one is left out.
@@ -190,12 +204,10 @@ impl World {
             let settled = self.processes[p].shell.settled.get(&(entry.ownership, record.offset));
             let is_new = now.covers(record.offset) && !before.covers(record.offset);
             let settled = settled.filter(|settled| settled.is_done && is_new);
-            done.extend(settled.map(|settled| (record.offset, settled.at)));
+            done.extend(settled.map(|settled| (*settled, record.offset)));
         }
         self.fold_deletions(p, entry);
-        for (offset, settled_at) in done {
-            self.fold_done(index, offset, settled_at);
-        }
+        self.fold_in_order(index, done);
         let before = std::mem::replace(&mut self.brokers.claimed[index], now.clone());
         self.commit_memory(p, entry, &before, &now);
     }

@@ -40,6 +40,8 @@ pub(super) struct Settled {
     pub(super) is_done: bool,
     /// The input of the core at which it settled.
     input: u64,
+    /// The number of events of the process that have settled before it.
+    pub(super) order: usize,
     pub(super) at: Micros,
 }
 
@@ -102,7 +104,7 @@ impl World {
     /// Records an event that settles when the core handles the next input.
     fn record_settled(&mut self, p: usize, ownership: u64, offset: i64, settled: Settled) {
         let (now, shell) = (self.now, &mut self.processes[p].shell);
-        let settled = Settled { input: shell.inputs, at: now, ..settled };
+        let settled = Settled { input: shell.inputs, order: shell.settled.len(), at: now, ..settled };
         shell.settled.insert((ownership, offset), settled);
     }
 
@@ -229,7 +231,7 @@ impl World {
         let last = self.processes[p].shell.last_kept;
         let same_lane = last.is_none_or(|last| {
             (last.number, last.ownership, last.lane) == (kept.number.0, row.ownership, row.lane)
-                && last.offset < row.offset
+                && (last.offset < row.offset || self.is_gated())
         });
         self.is_keyed() && same_lane
     }
