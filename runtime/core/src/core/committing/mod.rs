@@ -1,9 +1,10 @@
 //! Committing: when and what to commit, and what the answers mean. [`in_flight`] carries this out. Under transactional
 //! delivery, [`transactions`] selects what is committed, each commit is a transaction, and [`holds`] holds partitions back of which
-//! not everything can be claimed.
+//! not everything can be claimed. [`too_long`] says when a set that did not fit is tried again.
 
 mod holds;
 mod in_flight;
+mod too_long;
 mod transactions;
 
 use std::time::Duration;

@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use super::super::Core;
 use super::in_flight::CommitInFlight;
+use super::too_long::{is_still_too_long, too_long};
 use crate::outbox::Pending;
-use crate::partitions::{PartitionState, Partitions, Phase, TooLong};
+use crate::partitions::{PartitionState, Partitions, Phase};
 use crate::unclaimed::{Claims, UnclaimedEvents};
 use crate::{AbortCause, CallId, CommitId, EffectClaim, Partition, SettleNumber, TransactionLimits};
 
 /// Pauses after aborted transactions: doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A set that is too long is tried again after one interval of transactions for this many settled offsets.
-const OFFSETS_PER_PAUSE: u64 = 256;
 
 /// The state of transactional delivery.
 #[derive(Debug)]
@@ -357,27 +356,6 @@ impl Core {
 /// Returns whether no transaction can claim all settled events of the partition now.
 pub(in crate::core) fn is_withheld(state: &PartitionState) -> bool {
     state.commit.withholds || state.commit.excluded
-}
-
-/// Returns what is compared with later snapshots of a partition, of which not everything did fit.
-fn too_long(state: &PartitionState, now: Duration, interval: Duration) -> TooLong {
-    let pauses = 1 + state.ledger.completed_beyond() / OFFSETS_PER_PAUSE;
-    TooLong {
-        changes: state.commit.changes,
-        completed_beyond: state.ledger.completed_beyond(),
-        until: now + interval * u32::try_from(pauses).unwrap_or(u32::MAX),
-    }
-}
-
-/// Returns whether the set of a partition is not tried again yet. To find out how much of it fits takes time in proportion
-/// to its length, so this is done after changes in proportion to its length, or after such a time.
-fn is_still_too_long(state: &PartitionState, now: Duration) -> bool {
-    let Some(TooLong { changes, completed_beyond, until }) = state.commit.too_long else { return false };
-    let settled = state.commit.changes - changes;
-    let has_changed_much =
-        settled * 4 >= completed_beyond || state.ledger.completed_beyond() * 2 <= completed_beyond;
-    let is_waited_for = matches!(state.phase, Phase::Committing { .. }) || state.ends_round();
-    !(has_changed_much || is_waited_for || now >= until)
 }
 
 /// Returns the highest number such that the effects of these partitions up to it fit in one transaction; at least the
