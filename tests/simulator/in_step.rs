@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keylane_core::{Config, GateRule, Row};
+use keylane_core::{Config, Row};
 
 use super::plan::{Class, MS, Plan};
 use super::planted::Planted;
@@ -56,8 +56,7 @@ impl RecordTimes {
 /// Draws whether partitions are read in step. The draw does not change what the seed is otherwise.
 pub(crate) fn draw(plan: &mut Plan, seed: u64) {
     let mut rng = Rng::new(seed ^ 0x696e_2073_7465_7021);
-    let is_newest = plan.config.gate.is_some_and(|gate| matches!(gate.rule, GateRule::Newest(_)));
-    if rng.percent(IN_STEP) && !is_newest {
+    if rng.percent(IN_STEP) {
         plan.config.read_in_step = Some(Duration::from_millis(rng.pick(&[20, 300, 2_000])));
     }
 }

@@ -139,7 +139,9 @@ impl World {
         at_admission.mark = event.admitted_mark;
         event.is_ahead(key, event.admitted_ms, plan)
             || event.is_ahead(&at_admission, event.admitted_ms, plan)
-            || (event.admitted_mark.is_none() && self.is_above_lowest(p, index, event, plan))
+            // A tombstone may have ended the key since then.
+            || ((event.admitted_mark.is_none() || key.mark.is_none())
+                && self.is_above_lowest(p, index, event, plan))
     }
 
     /// Without a mark, a value is ahead of the lowest one.
