@@ -6,6 +6,8 @@ use std::time::Duration;
 const OUTLIERS: usize = 31;
 /// A timestamp this far above the wall clock does not count, in milliseconds.
 const AHEAD_MAX: i64 = 60_000;
+/// More time between two answers does not count.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct StreamTime {
@@ -52,7 +54,7 @@ impl StreamTime {
 
     /// Everything up to the end of the log was read when this request was answered.
     pub(super) fn at_end(&mut self, sent_at: Duration) {
-        self.advanced += sent_at.saturating_sub(self.counted_to);
+        self.advanced += sent_at.saturating_sub(self.counted_to).min(ANSWER_MAX);
         self.counted_to = self.counted_to.max(sent_at);
     }
 }

@@ -17,6 +17,9 @@ const OUTLIERS: usize = 31;
 const AHEAD_MAX_MS: i64 = 60_000;
 /// Maximum advance per step while a partition is full.
 const STEP_MAX: Duration = Duration::from_millis(100);
+/// Maximum advance per answer at the end of the log. Requests are at most 1 s apart, so a longer time without an answer is that
+/// of an outage or of a frozen process, in which producers may have been cut off, too.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The stream time of one ownership.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ impl StreamTime {
 
     /// At the end of the log: the monotonic clock counts up to this uptime.
     pub(crate) fn at_end(&mut self, until: Duration) {
-        let passed = until.saturating_sub(self.counted_to);
+        let passed = until.saturating_sub(self.counted_to).min(ANSWER_MAX);
         self.advance(passed);
         self.counted_to = self.counted_to.max(until);
     }
@@ -159,6 +162,15 @@ mod tests {
         assert_eq!(time.now_ms(), 150, "in short steps");
         time.full(ms(1_030));
         assert_eq!(time.now_ms(), 180);
+    }
+
+    #[test]
+    fn an_outage_counts_for_little() {
+        let mut time = with([]);
+        time.at_end(Duration::from_secs(600));
+        assert_eq!(time.now_ms(), 10_000);
+        time.at_end(Duration::from_secs(601));
+        assert_eq!(time.now_ms(), 11_000);
     }
 
     #[test]
