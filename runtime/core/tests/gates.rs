@@ -216,6 +216,19 @@ fn equal_values_in_a_window_are_not_late() {
     assert_eq!(shell.dead_letters.len(), 0);
 }
 
+/// A released event that does not fit in the call of the one before it does not wait for its window again.
+#[test]
+fn a_full_call_does_not_take_back_a_release() {
+    let mut shell = reading(GateRule::Window(WINDOW));
+    let large = |event| Gated { bytes: 600 << 10, ..event };
+    shell.fetch_gated(P0, &[large(event(0, 1, 1)), large(event(1, 1, 2))]);
+    at_end(&mut shell, 2);
+    shell.wait(Duration::from_millis(400));
+    at_end(&mut shell, 2);
+    assert_eq!(shell.running_offsets(), [0]);
+    assert_eq!(shell.run_all(), [0, 1]);
+}
+
 #[test]
 fn early_events_at_the_end_are_reported() {
     let mut shell = Shell::new(gated(GateRule::Consecutive(CONSECUTIVE)));

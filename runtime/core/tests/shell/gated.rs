@@ -19,6 +19,7 @@ pub(crate) struct Gated {
     pub(crate) tombstone: bool,
     pub(crate) filtered: bool,
     pub(crate) timestamp: i64,
+    pub(crate) bytes: u32,
     /// Whether its key is looked up, instead of being given with the event.
     pub(crate) unknown: bool,
 }
@@ -33,6 +34,7 @@ pub(crate) fn event(offset: i64, lane: u64, value: i64) -> Gated {
         tombstone: false,
         filtered: false,
         timestamp: -1,
+        bytes: 100,
         unknown: false,
     }
 }
@@ -72,7 +74,7 @@ impl Shell {
             .iter()
             .map(|event| {
                 let mut row = self.row(event.offset, Admission::Lane(event.lane));
-                row.timestamp = event.timestamp;
+                (row.timestamp, row.bytes) = (event.timestamp, event.bytes);
                 row
             })
             .collect();
