@@ -57,14 +57,9 @@ impl DurableMemory {
         let Some(Ok(memory)) = cached(&record_key).map(|value| decoded(value.as_deref())) else {
             return Known::No;
         };
+        let known = if memory.is_only_mark() { Known::Mark(memory.mark) } else { Known::No };
         *self.live_mut(index) = LiveKey { record_key, memory: LiveMemory::Known(memory) };
-        self.known(index)
-    }
-
-    /// Returns what is remembered of a key with events, if that is short.
-    pub(super) fn known(&self, index: KeyIndex) -> Known {
-        let memory = self.get(index).filter(|memory| memory.is_only_mark());
-        memory.map_or(Known::No, |memory| Known::Mark(memory.mark))
+        known
     }
 
     fn live_mut(&mut self, index: KeyIndex) -> &mut LiveKey {

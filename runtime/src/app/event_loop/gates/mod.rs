@@ -199,13 +199,14 @@ impl Gates {
         let (key, id_key) = (GateKey(gate.number), GateKey(lane.number));
         let known = match &self.durable {
             None => self.memory.known(gate.index),
-            // Ids are in another memory.
-            Some(_) if self.ids.is_some() => Known::No,
-            Some(_) if gate.is_new => {
-                self.new_keys.push((self.orders.len(), gate.index));
+            Some(_) => {
+                // Ids are in another memory. A key that has an event may have it from an ownership that has ended, whose memory
+                // is not that of this one.
+                if gate.is_new && self.ids.is_none() {
+                    self.new_keys.push((self.orders.len(), gate.index));
+                }
                 Known::No
             }
-            Some(durable) => durable.known(gate.index),
         };
         self.orders.push(EventOrder { key, value, id, id_key, tombstone, filtered, redriven, known });
     }

@@ -168,6 +168,31 @@ fn ids_are_in_memory_although_marks_are_durable() {
     assert_eq!((second.mark, second.ids.as_slice()), (Some(5), &[id][..]));
 }
 
+/// A call may still hold an event of a key when the partition is lost and assigned again. Meanwhile, another owner may have
+/// changed the mark, so that it is looked up again.
+#[test]
+fn a_mark_in_memory_is_given_with_the_first_event_of_its_key_only() {
+    let mut handler = Handler::with_memory(None, true);
+    handler.gates.ids = None;
+    let record = |mark| {
+        let mut value = Vec::new();
+        keylane_state::MarkRecord { mark: Some(mark), ..Default::default() }.encode(&mut value);
+        Some(value.as_slice().into())
+    };
+    let known = |handler: &mut Handler, mark| {
+        let (slot, _) = handler.read(b"\x01a", &[(b"v", Some(b"5"))]);
+        handler.gates.complete(&handler.identities, |_| Some(record(mark)));
+        (slot, handler.gates.orders()[0].known)
+    };
+    let (first, of_first) = known(&mut handler, 3);
+    assert_eq!(of_first, Known::Mark(Some(3)));
+    let (second, of_second) = known(&mut handler, 7);
+    assert_eq!(of_second, Known::No);
+    handler.release(first);
+    handler.release(second);
+    assert_eq!(known(&mut handler, 7).1, Known::Mark(Some(7)));
+}
+
 #[test]
 fn marks_end_with_the_ownership_unless_nobody_was_in_between() {
     let commit = [CommitEntry { partition: P0, offset: 6, metadata: (0, 2), unclaimed: 0 }];
